@@ -1,0 +1,568 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""ROS messages <-> the package's nouns (samples.py), and nothing else: no node, no state.
+
+Reading raises :class:`MessageError`, which names the topic, what was found and what was expected. 8-bit rgb, bgr, mono
+and alpha images are read by this file itself, rgb8 and segmentation images without a copy; other encodings go through
+cv_bridge where it is installed and through rosbags-image where not.
+"""
+
+from __future__ import annotations
+
+import array
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import Pose as PoseMessage
+from geometry_msgs.msg import PoseArray, PoseWithCovariance, PoseWithCovarianceStamped
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header, UInt8MultiArray
+from vision_msgs.msg import (
+    Detection2D,
+    Detection2DArray,
+    Detection3D,
+    Detection3DArray,
+    LabelInfo,
+    ObjectHypothesisWithPose,
+    VisionClass,
+    VisionInfo,
+)
+from visualization_msgs.msg import Marker, MarkerArray
+
+from sim2real_da.geometry import project, transform_points
+from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
+
+# encoding: (channels, cv2 conversion to RGB or None)
+OWN_ENCODINGS: dict[str, tuple[int, int | None]] = {
+    'rgb8': (3, None),
+    'bgr8': (3, cv2.COLOR_BGR2RGB),
+    'mono8': (1, cv2.COLOR_GRAY2RGB),
+    '8UC1': (1, cv2.COLOR_GRAY2RGB),
+    '8UC3': (3, cv2.COLOR_BGR2RGB),  # what OpenCV's own drivers mean by it
+    'rgba8': (4, cv2.COLOR_RGBA2RGB),
+    'bgra8': (4, cv2.COLOR_BGRA2RGB),
+}
+
+
+class MessageError(ValueError):
+    """A message that cannot be used; the text names the topic, what it held and what was expected."""
+
+
+# --- headers -----------------------------------------------------------------------------------------------------------
+
+def nanoseconds(stamp: Time) -> int:
+    """Return a stamp as integer nanoseconds; the key by which messages of one instant are matched."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def header(stamp: int, frame_id: str) -> Header:
+    """Return a header from integer nanoseconds."""
+    return Header(stamp=Time(sec=stamp // 1_000_000_000, nanosec=stamp % 1_000_000_000), frame_id=frame_id)
+
+
+# --- images ------------------------------------------------------------------------------------------------------------
+
+def _rows(message: Image, topic: str, channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """View the pixels ``(H, W)`` or ``(H, W, channels)`` in place, honouring ``step`` (padding at the end of rows)."""
+    data = np.frombuffer(message.data, np.uint8)
+    used = message.width * channels * dtype.itemsize
+    if message.step < used:
+        raise MessageError(
+            f'{topic}: step {message.step} is too small for {message.width} pixels of {message.encoding}, '
+            f'expected at least {used}')
+    if data.size != message.step * message.height:
+        raise MessageError(
+            f'{topic}: {data.size} bytes, expected step x height = {message.step} x {message.height} = '
+            f'{message.step * message.height}')
+    shape = (message.height, message.width) + ((channels,) if channels > 1 else ())
+    strides = (message.step, channels * dtype.itemsize) + ((dtype.itemsize,) if channels > 1 else ())
+    return np.ndarray(shape, dtype, buffer=data, strides=strides)
+
+
+def read_image(message: Image, topic: str) -> NDArray[np.uint8]:
+    """Return the picture as uint8 RGB ``(H, W, 3)``; rgb8 is a view of the message's memory, not a copy.
+
+    :raises MessageError: zero size, a step that does not fit, missing bytes or an encoding nobody here can read
+    """
+    if message.width < 1 or message.height < 1:
+        raise MessageError(f'{topic}: the image is {message.width}x{message.height}, expected at least 1x1')
+    if message.encoding in OWN_ENCODINGS:
+        channels, conversion = OWN_ENCODINGS[message.encoding]
+        pixels = _rows(message, topic, channels, np.dtype(np.uint8))
+        return pixels if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+    return _read_foreign_image(message, topic)
+
+
+def _read_foreign_image(message: Image, topic: str) -> NDArray[np.uint8]:
+    """Read bayer, YUV, 16-bit and other encodings by a library made for it."""
+    try:
+        from cv_bridge import CvBridge
+    except ImportError:  # not on PyPI; a robot has it from its ROS installation
+        return _read_by_rosbags(message, topic)
+    try:
+        return np.asarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'), np.uint8)
+    except Exception as error:  # its own error types differ between releases
+        raise MessageError(_unreadable(message, topic, error)) from error
+
+
+def _read_by_rosbags(message: Image, topic: str) -> NDArray[np.uint8]:
+    try:
+        from rosbags.image import message_to_cvimage
+        from rosbags.image.image import ImageError, to_cvtype
+    except ImportError as error:
+        raise MessageError(
+            f'{topic}: encoding {message.encoding!r} needs cv_bridge or rosbags-image; install one of them '
+            f'(pip install rosbags-image), or publish rgb8') from error
+    try:
+        _, _, kind, channels = to_cvtype(message.encoding)
+        # The library knows no row padding: hand it a message without.
+        pixels = np.ascontiguousarray(_rows(message, topic, channels, np.dtype(kind)))
+        tight = Image(header=message.header, height=message.height, width=message.width, encoding=message.encoding,
+                      is_bigendian=message.is_bigendian, step=pixels.strides[0])
+        tight.data = _bytes(pixels)
+        found = np.asarray(message_to_cvimage(tight, 'rgb8'))
+    except (ImageError, TypeError, cv2.error) as error:
+        raise MessageError(_unreadable(message, topic, error)) from error
+    if found.dtype != np.uint8 or found.shape != (message.height, message.width, 3):
+        raise MessageError(_unreadable(message, topic, f'decoded to {found.dtype} {found.shape}'))
+    return found
+
+
+def _unreadable(message: Image, topic: str, why: object) -> str:
+    return (f'{topic}: encoding {message.encoding!r} cannot be read as a colour picture ({why}); expected one of '
+            f'{", ".join(OWN_ENCODINGS)}, a bayer, YUV or 16-bit colour encoding')
+
+
+def read_compressed(message: CompressedImage, topic: str) -> NDArray[np.uint8]:
+    """Return a JPEG or PNG message as uint8 RGB ``(H, W, 3)``.
+
+    :raises MessageError: for data that cannot be decoded
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if picture is None:
+        raise MessageError(
+            f'{topic}: {data.size} bytes of format {message.format!r} cannot be decoded, expected a whole JPEG or PNG')
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_any_image(message: Image | CompressedImage, topic: str) -> NDArray[np.uint8]:
+    """Return uint8 RGB ``(H, W, 3)`` from a raw or a compressed image."""
+    return read_image(message, topic) if isinstance(message, Image) else read_compressed(message, topic)
+
+
+def read_segmentation(message: Image, topic: str) -> NDArray[np.uint16]:
+    """Return the label image ``(H, W)``: 0 background, 1 + index in the label map.
+
+    :raises MessageError: when it is not 16UC1 (or mono16) or its size does not fit
+    """
+    if message.encoding not in ('16UC1', 'mono16'):
+        raise MessageError(f'{topic}: encoding {message.encoding!r}, expected 16UC1 (0 background, 1 + class index)')
+    if message.width < 1 or message.height < 1:
+        raise MessageError(f'{topic}: the image is {message.width}x{message.height}, expected at least 1x1')
+    order = '>' if message.is_bigendian else '<'
+    return _rows(message, topic, 1, np.dtype(np.uint16).newbyteorder(order)).astype(np.uint16, copy=False)
+
+
+def _bytes(pixels: NDArray[Any]) -> array.array[int]:
+    """Copy pixels once into the only type whose assignment to a message is fast."""
+    data = array.array('B')
+    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
+    return data
+
+
+def image_message(image: NDArray[Any], head: Header, encoding: str = 'rgb8') -> Image:
+    """Return a raw image message of ``(H, W, 3)`` uint8 or, with ``encoding='16UC1'``, ``(H, W)`` uint16."""
+    image = np.ascontiguousarray(image)
+    message = Image(header=head, height=image.shape[0], width=image.shape[1], encoding=encoding,
+                    is_bigendian=int(sys.byteorder == 'big'), step=image.strides[0])
+    message.data = _bytes(image)
+    return message
+
+
+def compressed_message(image: NDArray[np.uint8], head: Header, quality: int = 90) -> CompressedImage:
+    """Return a JPEG message of a uint8 RGB image."""
+    good, encoded = cv2.imencode('.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not good:
+        raise MessageError(f'cannot encode an image of {image.dtype} {image.shape} as JPEG')
+    message = CompressedImage(header=head, format='rgb8; jpeg compressed bgr8')
+    message.data = _bytes(encoded)
+    return message
+
+
+# --- camera ------------------------------------------------------------------------------------------------------------
+
+def read_camera_info(message: CameraInfo, topic: str, size: tuple[int, int] | None = None) -> Intrinsics:
+    """Return the intrinsics of the pictures this camera_info goes with, region of interest and binning applied.
+
+    :param size: width and height of the picture at hand; None to skip the comparison
+    :raises MessageError: an uncalibrated camera (K all zero), NaN, a distortion model this package cannot project with,
+        a region outside the image, or another size than the picture's
+    """
+    k = np.asarray(message.k, np.float64)
+    d = tuple(float(v) for v in message.d)
+    if not (np.all(np.isfinite(k)) and np.all(np.isfinite(d))):
+        raise MessageError(f'{topic}: K or D is not finite (K = {k.tolist()}, D = {list(d)}); calibrate the camera')
+    if k[0] <= 0 or k[4] <= 0:
+        raise MessageError(f'{topic}: focal lengths fx = {k[0]:g}, fy = {k[4]:g}, expected positive ones; '
+                           f'an all-zero K means an uncalibrated camera')
+    if message.width < 1 or message.height < 1:
+        raise MessageError(f'{topic}: size {message.width}x{message.height}, expected at least 1x1')
+    lengths = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12)}.get(message.distortion_model, ())
+    if any(d) and len(d) not in lengths:
+        raise MessageError(
+            f'{topic}: distortion model {message.distortion_model!r} with {len(d)} coefficients, expected plumb_bob '
+            f'(4 or 5) or rational_polynomial (8 or 12); rectify the images or recalibrate')
+    x0, y0, width, height = _region(message, topic)
+    bx, by = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
+    # K is for the full picture (CameraInfo.msg); with pixel centres at integers, binning shifts by half a pixel.
+    intrinsics = Intrinsics(
+        width // bx, height // by, k[0] / bx, k[4] / by,
+        (k[2] - x0 + 0.5) / bx - 0.5, (k[5] - y0 + 0.5) / by - 0.5, d if any(d) else ())
+    if size is not None and size != (intrinsics.width, intrinsics.height):
+        raise MessageError(
+            f'{topic}: describes images of {intrinsics.width}x{intrinsics.height} but the image is '
+            f'{size[0]}x{size[1]}; publish the camera_info of this image size')
+    return intrinsics
+
+
+def _region(message: CameraInfo, topic: str) -> tuple[int, int, int, int]:
+    """Return x, y, width, height of the region of interest in the full picture; all zero means the full picture."""
+    roi = message.roi
+    if roi.width == 0 or roi.height == 0:
+        return 0, 0, int(message.width), int(message.height)
+    if roi.x_offset + roi.width > message.width or roi.y_offset + roi.height > message.height:
+        raise MessageError(
+            f'{topic}: region {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) lies outside the image of '
+            f'{message.width}x{message.height}')
+    return int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)
+
+
+def camera_info_message(intrinsics: Intrinsics, head: Header) -> CameraInfo:
+    """Return the camera_info of an undistorted or distorted, uncropped, unbinned camera."""
+    k = intrinsics.matrix()
+    d = list(intrinsics.distortion) or [0.0] * 5
+    return CameraInfo(
+        header=head, width=intrinsics.width, height=intrinsics.height,
+        distortion_model='plumb_bob' if len(d) <= 5 else 'rational_polynomial', d=d,
+        k=k.flatten(), r=np.eye(3).flatten(), p=np.hstack([k, np.zeros((3, 1))]).flatten())
+
+
+# --- poses and boxes ---------------------------------------------------------------------------------------------------
+
+def pose_message(pose: Pose) -> PoseMessage:
+    """Return geometry_msgs/Pose."""
+    message = PoseMessage()
+    _set_pose(message, pose.quaternion, pose.translation)
+    return message
+
+
+def _set_pose(message: PoseMessage, quaternion: NDArray[np.float64], position: NDArray[np.float64]) -> None:
+    message.orientation.x, message.orientation.y, message.orientation.z, message.orientation.w = map(float, quaternion)
+    message.position.x, message.position.y, message.position.z = map(float, position)
+
+
+def read_pose(message: PoseMessage, what: str) -> Pose:
+    """Return a pose.
+
+    :param what: topic and place, for the error
+    :raises MessageError: for NaN or an all-zero quaternion
+    """
+    q, p = message.orientation, message.position
+    try:
+        return Pose(np.array([q.x, q.y, q.z, q.w]), np.array([p.x, p.y, p.z]))
+    except ValueError as error:
+        raise MessageError(f'{what}: {error}') from error
+
+
+def _detection_2d(name: str, score: float, box: NDArray[np.float64], number: int, head: Header) -> Detection2D:
+    x0, y0, x1, y1 = (float(v) for v in box)
+    message = Detection2D(header=head, id=str(number))
+    message.bbox.center.position.x, message.bbox.center.position.y = (x0 + x1) / 2, (y0 + y1) / 2
+    message.bbox.size_x, message.bbox.size_y = x1 - x0, y1 - y0
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = name, float(score)
+    message.results.append(result)
+    return message
+
+
+def _detection_3d(name: str, score: float, pose: Pose, covariance: NDArray[np.float64] | None, model: ObjectModel,
+                  number: int, head: Header) -> Detection3D:
+    message = Detection3D(header=head, id=str(number))
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = name, float(score)
+    result.pose.pose = pose_message(pose)
+    if covariance is not None:
+        result.pose.covariance = np.asarray(covariance, np.float64).reshape(36)
+    message.results.append(result)
+    _set_pose(message.bbox.center, pose.quaternion, model.box_centre(pose))
+    message.bbox.size.x, message.bbox.size.y, message.bbox.size.z = (float(v) for v in model.size)
+    return message
+
+
+def _read_box(message: Detection2D, what: str) -> NDArray[np.float64]:
+    centre, size = message.bbox.center.position, (message.bbox.size_x, message.bbox.size_y)
+    numbers = np.array([centre.x, centre.y, *size])
+    if not np.all(np.isfinite(numbers)) or min(size) < 0:
+        raise MessageError(f'{what}: box centre and size {numbers.tolist()}, expected finite numbers, size >= 0')
+    return np.array([centre.x - size[0] / 2, centre.y - size[1] / 2, centre.x + size[0] / 2, centre.y + size[1] / 2])
+
+
+def _hypothesis(message: Detection2D | Detection3D, what: str) -> tuple[str, float, PoseWithCovariance]:
+    if len(message.results) != 1:
+        raise MessageError(f'{what}: {len(message.results)} results, expected exactly one (class, score, pose)')
+    result = message.results[0]
+    score = float(result.hypothesis.score)
+    if not result.hypothesis.class_id:
+        raise MessageError(f'{what}: empty class_id, expected a class name')
+    if not 0.0 <= score <= 1.0:
+        raise MessageError(f'{what}: score {score}, expected 0 to 1')
+    return result.hypothesis.class_id, score, result.pose
+
+
+# --- labels (sim/labels, ground_truth) -----------------------------------------------------------------------------------
+
+def labels_message(labels: Sequence[ObjectLabel], objects: Mapping[str, ObjectModel], head: Header) -> Detection3DArray:
+    """Return the normal form: score = visible fraction (1.0 when unknown), pose = CAD frame, bbox = oriented box."""
+    return Detection3DArray(header=head, detections=[
+        _detection_3d(label.name, 1.0 if label.visible is None else label.visible, label.pose, None,
+                      objects[label.name], number, head) for number, label in enumerate(labels)])
+
+
+def labels_2d_message(labels: Sequence[ObjectLabel], head: Header) -> Detection2DArray:
+    """Return the visible boxes, same order and ids as :func:`labels_message`."""
+    return Detection2DArray(header=head, detections=[
+        _detection_2d(label.name, 1.0 if label.visible is None else label.visible, label.box, number, head)
+        for number, label in enumerate(labels)])
+
+
+def segmentation_message(labelled: LabelledFrame, classes: Sequence[str], head: Header) -> Image:
+    """Return the 16UC1 label image of the labels' masks: 0 background, 1 + index in ``classes``."""
+    image = labelled.frame.image
+    label_map = np.zeros(image.shape[:2], np.uint16)
+    for label in labelled.labels:
+        if label.mask is not None:
+            label_map[label.mask] = 1 + classes.index(label.name)
+    return image_message(label_map, head, '16UC1')
+
+
+@dataclass(frozen=True)
+class ReadLabels:
+    """Labels of one frame, and how many were left out by class because the model does not know it."""
+
+    labels: tuple[ObjectLabel, ...]
+    unknown: dict[str, int]
+
+
+def read_labels(
+    message: Detection3DArray, topic: str, intrinsics: Intrinsics, objects: Mapping[str, ObjectModel], *,
+    boxes: Detection2DArray | None = None, segmentation: NDArray[np.uint16] | None = None,
+    label_map: Sequence[str] | None = None,
+) -> ReadLabels:
+    """Return the labels of one frame.
+
+    The visible box comes from ``boxes`` where given, else from the segmentation, else from the projected model (the
+    whole object, clipped to the picture). An object that is not in the picture is left out.
+
+    :param objects: the classes the model knows; others are counted in ``unknown`` and left out
+    :param segmentation: ``(H, W)``, 0 background, 1 + index in ``label_map``
+    :param label_map: class names of the segmentation; by default the order of ``objects``
+    :raises MessageError: an unset pose, a score outside 0..1, boxes or a segmentation that do not fit the labels
+    """
+    names = list(label_map if label_map is not None else objects)
+    if segmentation is not None and segmentation.shape != (intrinsics.height, intrinsics.width):
+        raise MessageError(f'{topic}: segmentation is {segmentation.shape[1]}x{segmentation.shape[0]}, the image is '
+                           f'{intrinsics.width}x{intrinsics.height}')
+    partners = _partners(message, boxes, topic)
+    classes = [_hypothesis(d, f'{topic} detection {i}')[0] for i, d in enumerate(message.detections)]
+    labels: list[ObjectLabel] = []
+    unknown: dict[str, int] = {}
+    for index, detection in enumerate(message.detections):
+        what = f'{topic} detection {index}'
+        name, visible, posed = _hypothesis(detection, what)
+        if name not in objects:
+            unknown[name] = unknown.get(name, 0) + 1
+            continue
+        pose = read_pose(posed.pose, f'{what} ({name})')
+        partner = partners[index]
+        box = _read_box(partner, what) if partner is not None else None
+        mask = None
+        if segmentation is not None and name in names:
+            mask = segmentation == 1 + names.index(name)
+            if classes.count(name) > 1:  # one label image for all instances: keep what lies in this one's box
+                mask &= _inside(box if box is not None else _projected_box(objects[name], pose, intrinsics),
+                                intrinsics)
+            if box is None and mask.any():
+                ys, xs = np.nonzero(mask)
+                box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float64)
+        if box is None:
+            box = _projected_box(objects[name], pose, intrinsics)
+        if box is not None and box[2] > box[0] and box[3] > box[1]:
+            labels.append(ObjectLabel(name, box, pose, visible, mask))
+    return ReadLabels(tuple(labels), unknown)
+
+
+def _partners(message: Detection3DArray, boxes: Detection2DArray | None, topic: str) -> list[Detection2D | None]:
+    """Find each 3-D label's 2-D box: by id where there are ids, else by order."""
+    if boxes is None:
+        return [None] * len(message.detections)
+    by_id = {d.id: d for d in boxes.detections if d.id}
+    if by_id and all(d.id in by_id for d in message.detections):
+        return [by_id[d.id] for d in message.detections]
+    if len(boxes.detections) != len(message.detections):
+        raise MessageError(f'{topic}: {len(message.detections)} labels but {len(boxes.detections)} boxes of the same '
+                           f'stamp; expected the same order or the same ids')
+    return list(boxes.detections)
+
+
+def _projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> NDArray[np.float64] | None:
+    """Return the box of the whole object clipped to the picture, or None when it is outside or behind the camera."""
+    pixels = project(transform_points(model.points, pose), intrinsics)
+    if not np.all(np.isfinite(pixels)):
+        return None
+    box = np.concatenate([pixels.min(0), pixels.max(0) + 1])
+    box[0::2], box[1::2] = box[0::2].clip(0, intrinsics.width), box[1::2].clip(0, intrinsics.height)
+    return box if box[2] > box[0] and box[3] > box[1] else None
+
+
+def _inside(box: NDArray[np.float64] | None, intrinsics: Intrinsics) -> NDArray[np.bool_]:
+    area = np.zeros((intrinsics.height, intrinsics.width), bool)
+    if box is not None:
+        x0, y0, x1, y1 = np.round(np.clip(box, 0, None)).astype(int)
+        area[y0:y1, x0:x1] = True
+    return area
+
+
+# --- detections ----------------------------------------------------------------------------------------------------------
+
+def detections_2d_message(detections: Sequence[Detection], head: Header) -> Detection2DArray:
+    """Return all detections; ``id`` is the rank, shared with :func:`detections_3d_message`."""
+    return Detection2DArray(header=head, detections=[
+        _detection_2d(d.name, d.score, d.box, number, head) for number, d in enumerate(detections)])
+
+
+def detections_3d_message(detections: Sequence[Detection], objects: Mapping[str, ObjectModel],
+                          head: Header) -> Detection3DArray:
+    """Return those detections that have a pose."""
+    return Detection3DArray(header=head, detections=[
+        _detection_3d(d.name, d.score, d.pose, d.covariance, objects[d.name], number, head)
+        for number, d in enumerate(detections) if d.pose is not None])
+
+
+def read_detections(boxes: Detection2DArray, poses: Detection3DArray, topic: str) -> list[Detection]:
+    """Join the two published arrays of one frame by ``id``; a detection without a partner has no pose.
+
+    :raises MessageError: a malformed detection
+    """
+    by_id = {d.id: d for d in poses.detections}
+    found = []
+    for index, message in enumerate(boxes.detections):
+        what = f'{topic} detection {index}'
+        name, score, _ = _hypothesis(message, what)
+        partner = by_id.get(message.id)
+        pose = covariance = None
+        if partner is not None:
+            posed = _hypothesis(partner, what)[2]
+            pose, covariance = read_pose(posed.pose, what), np.asarray(posed.covariance, np.float64).reshape(6, 6)
+        found.append(Detection(name, score, _read_box(message, what), pose, covariance))
+    return found
+
+
+def pose_array_message(detections: Sequence[Detection], head: Header) -> PoseArray:
+    """Return every pose, in the order of the 3-D detections."""
+    return PoseArray(header=head, poses=[pose_message(d.pose) for d in detections if d.pose is not None])
+
+
+def best_poses(detections: Sequence[Detection], head: Header) -> dict[str, PoseWithCovarianceStamped]:
+    """Return the best posed instance of each class; a class without one is absent: there is no default pose."""
+    best: dict[str, Detection] = {}
+    for detection in detections:
+        if detection.pose is not None and (
+                detection.name not in best or detection.score > best[detection.name].score):
+            best[detection.name] = detection
+    messages = {}
+    for name, detection in best.items():
+        assert detection.pose is not None
+        message = PoseWithCovarianceStamped(header=head)
+        message.pose.pose = pose_message(detection.pose)
+        if detection.covariance is not None:
+            message.pose.covariance = np.asarray(detection.covariance, np.float64).reshape(36)
+        messages[name] = message
+    return messages
+
+
+def topic_names(classes: Iterable[str]) -> dict[str, str]:
+    """Return a name that is legal in a ROS topic for each class: ``cell phone`` -> ``cell_phone``.
+
+    :raises MessageError: for a class without a usable letter, or two classes that would share a topic
+    """
+    names: dict[str, str] = {}
+    for original in classes:
+        safe = re.sub(r'[^A-Za-z0-9]+', '_', original).strip('_')
+        if not safe:
+            raise MessageError(f'class {original!r}: no letter or digit that a topic name can hold; rename it')
+        if safe[0].isdigit():
+            safe = f'class_{safe}'
+        taken = [other for other, name in names.items() if name == safe]
+        if taken:
+            raise MessageError(
+                f'classes {taken[0]!r} and {original!r} would share the topic name {safe!r}; rename one of them')
+        names[original] = safe
+    return names
+
+
+def marker_message(detections: Sequence[Detection], objects: Mapping[str, ObjectModel], head: Header) -> MarkerArray:
+    """Return boxes and class names for RViz; the first marker deletes those of the picture before."""
+    markers = [Marker(header=head, action=Marker.DELETEALL)]
+    for number, detection in enumerate(d for d in detections if d.pose is not None):
+        assert detection.pose is not None
+        model = objects[detection.name]
+        cube = Marker(header=head, ns='boxes', id=number, type=Marker.CUBE, action=Marker.ADD)
+        _set_pose(cube.pose, detection.pose.quaternion, model.box_centre(detection.pose))
+        cube.scale.x, cube.scale.y, cube.scale.z = (float(v) for v in model.size)
+        cube.color.r, cube.color.g, cube.color.b, cube.color.a = 0.1, 0.6, 1.0, 0.4
+        text = Marker(header=head, ns='names', id=number, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD,
+                      text=f'{detection.name} {detection.score:.2f}')
+        _set_pose(text.pose, detection.pose.quaternion, detection.pose.translation)
+        text.scale.z = 0.03
+        text.color.r = text.color.g = text.color.b = text.color.a = 1.0
+        markers += [cube, text]
+    return MarkerArray(markers=markers)
+
+
+# --- label map, model, weights -------------------------------------------------------------------------------------------
+
+def label_info_message(classes: Sequence[str], threshold: float, head: Header) -> LabelInfo:
+    """Return the label map: index in the model -> class name."""
+    return LabelInfo(header=head, threshold=float(threshold), class_map=[
+        VisionClass(class_id=index, class_name=name) for index, name in enumerate(classes)])
+
+
+def read_label_info(message: LabelInfo, topic: str) -> list[str]:
+    """Return the class names by index.
+
+    :raises MessageError: when the ids are not 0, 1, 2 … each once
+    """
+    names = {int(c.class_id): c.class_name for c in message.class_map}
+    if sorted(names) != list(range(len(message.class_map))):
+        raise MessageError(f'{topic}: class ids {[c.class_id for c in message.class_map]}, expected 0, 1, 2 … once each')
+    return [names[i] for i in range(len(names))]
+
+
+def vision_info_message(method: str, location: str, version: int, head: Header) -> VisionInfo:
+    """Return what runs; ``database_version`` is the weights version (vision_msgs: raise it when training online)."""
+    return VisionInfo(header=head, method=method, database_location=location, database_version=version)
+
+
+def weights_message(data: bytes) -> UInt8MultiArray:
+    """Return safetensors bytes as a message."""
+    message = UInt8MultiArray()
+    message.data = _bytes(np.frombuffer(data, np.uint8))
+    return message
