@@ -1,0 +1,117 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rotations, camera projection and symmetry-aware angles.
+
+Quaternions are **xyzw** (ROS, scipy), unit length and ``w >= 0``. Rotation matrices act on column vectors.
+Camera frames are optical: x right, y down, z forward (REP-103).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.transform import Rotation
+
+if TYPE_CHECKING:
+    from sim2real_da.samples import Intrinsics, Pose
+
+Array = NDArray[np.float64]
+
+
+def canonical_quaternion(quaternion: ArrayLike) -> Array:
+    """Return the unit xyzw quaternion of the same rotation with ``w >= 0``.
+
+    :param quaternion: ``(4,)`` xyzw of any length but zero
+    :raises ValueError: for non-finite numbers, a wrong shape or zero length
+    """
+    q = np.asarray(quaternion, dtype=np.float64)
+    if q.shape != (4,) or not np.all(np.isfinite(q)):
+        raise ValueError(f'quaternion: expected 4 finite numbers x y z w, got {quaternion}')
+    length = float(np.linalg.norm(q))
+    if length < 1e-9:
+        raise ValueError('quaternion: all zero; an unset pose is not a rotation')
+    return np.asarray(Rotation.from_quat(q).as_quat(canonical=True), dtype=np.float64)
+
+
+def matrix_from_quaternion(quaternion: ArrayLike) -> Array:
+    """Return the rotation matrix ``(3, 3)`` of an xyzw quaternion ``(4,)``."""
+    return np.asarray(Rotation.from_quat(np.asarray(quaternion, dtype=np.float64)).as_matrix())
+
+
+def quaternion_from_matrix(matrix: ArrayLike) -> Array:
+    """Return the canonical xyzw quaternion of the rotation nearest to ``matrix`` ``(3, 3)``."""
+    return canonical_quaternion(Rotation.from_matrix(orthonormalised(matrix)).as_quat())
+
+
+def orthonormalised(matrix: ArrayLike) -> Array:
+    """Return the rotation nearest to ``matrix`` ``(3, 3)`` in the Frobenius norm (SVD).
+
+    :raises ValueError: for non-finite numbers or a matrix that is far from a rotation (determinant below 0.5)
+    """
+    m = np.asarray(matrix, dtype=np.float64).reshape(3, 3)
+    if not np.all(np.isfinite(m)) or np.linalg.det(m) < 0.5:
+        raise ValueError(f'rotation matrix: expected a proper rotation, got {m.tolist()}')
+    u, _, vt = np.linalg.svd(m)
+    return np.asarray(u @ vt)
+
+
+def angle_between(first: ArrayLike, second: ArrayLike) -> float:
+    """Return the rotation angle between two xyzw quaternions in degrees, 0..180; q and -q are the same rotation."""
+    a, b = canonical_quaternion(first), canonical_quaternion(second)
+    # atan2 keeps full precision near 0 degrees, where acos of a dot product near 1 loses half the digits.
+    half = np.arctan2(np.linalg.norm((Rotation.from_quat(a).inv() * Rotation.from_quat(b)).as_quat()[:3]),
+                      abs(float(a @ b)))
+    return float(np.degrees(2 * half))
+
+
+def symmetric_angle(estimate: ArrayLike, truth: ArrayLike, symmetries: ArrayLike) -> float:
+    """Return the smallest angle in degrees between ``estimate`` and ``truth`` turned by any of the symmetries.
+
+    :param symmetries: ``(K, 4, 4)`` transforms of the object's own frame, identity included
+    """
+    true_rotation = matrix_from_quaternion(truth)
+    turned = [quaternion_from_matrix(true_rotation @ s[:3, :3]) for s in np.asarray(symmetries, dtype=np.float64)]
+    return min(angle_between(estimate, q) for q in turned)
+
+
+def ray_rotation(direction: ArrayLike) -> Array:
+    """Return the smallest rotation ``(3, 3)`` that turns the optical axis (0, 0, 1) into ``direction`` ``(3,)``."""
+    d = np.asarray(direction, dtype=np.float64)
+    d = d / np.linalg.norm(d)
+    axis = np.array([-d[1], d[0], 0.0])  # (0, 0, 1) x d
+    sine, cosine = np.linalg.norm(axis), d[2]
+    if sine < 1e-12:
+        return np.eye(3) if cosine > 0 else np.diag([1.0, -1.0, -1.0])
+    return np.asarray(Rotation.from_rotvec(axis / sine * np.arctan2(sine, cosine)).as_matrix())
+
+
+def allocentric(rotation: ArrayLike, translation: ArrayLike) -> Array:
+    """Turn an egocentric rotation ``(3, 3)`` into the allocentric one: what a crop around the object looks like."""
+    return np.asarray(ray_rotation(translation).T @ np.asarray(rotation, dtype=np.float64))
+
+
+def egocentric(rotation: ArrayLike, translation: ArrayLike) -> Array:
+    """Turn an allocentric rotation ``(3, 3)`` back into the egocentric one; inverse of :func:`allocentric`."""
+    return np.asarray(ray_rotation(translation) @ np.asarray(rotation, dtype=np.float64))
+
+
+def transform_points(points: ArrayLike, pose: Pose) -> Array:
+    """Return object points ``(N, 3)`` in the camera frame, ``(N, 3)`` metres."""
+    transform = pose.matrix()
+    return np.asarray(points, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
+
+
+def project(points: ArrayLike, intrinsics: Intrinsics) -> Array:
+    """Project camera-frame points ``(N, 3)`` metres to pixels ``(N, 2)``, distortion included.
+
+    Points behind the camera give NaN.
+    """
+    p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+    pixels, _ = cv2.projectPoints(
+        p, np.zeros(3), np.zeros(3), intrinsics.matrix(), np.asarray(intrinsics.distortion, dtype=np.float64))
+    pixels = pixels.reshape(-1, 2)
+    pixels[p[:, 2] <= 0] = np.nan
+    return np.asarray(pixels)

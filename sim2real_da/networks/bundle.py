@@ -1,0 +1,211 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Detector, pose network and the objects they know, as one versioned, checksummed safetensors file.
+
+The manifest (classes, objects, architecture, version, parent, recipe, checksum) is JSON in the file's metadata. The same
+bytes lie on disk and travel on the weights topic. No pickle is read or written.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from sim2real_da.networks.detector import Detector
+from sim2real_da.networks.pose import PoseNetwork
+from sim2real_da.samples import ObjectModel
+
+FORMAT = 'sim2real_da/1'
+LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used: damaged, or made for other objects or another architecture."""
+
+
+@dataclass
+class Bundle:
+    """All that perception needs.
+
+    :param objects: what the classes look like; the order is the label map
+    :param version: grows with every promotion, also on rollback
+    :param parent: version these weights were trained from
+    :param recipe: name of the recipe that made them
+    :param note: where they come from, for a person to read
+    """
+
+    detector: Detector
+    pose: PoseNetwork
+    objects: dict[str, ObjectModel]
+    version: int = 0
+    parent: int = 0
+    recipe: str = 'source'
+    note: str = ''
+    created: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the label map."""
+        return tuple(self.objects)
+
+    @classmethod
+    def create(cls, objects: dict[str, ObjectModel], detector: dict[str, Any] | None = None,
+               pose: dict[str, Any] | None = None) -> Bundle:
+        """Return untrained networks for these objects; the dicts are keyword arguments of the two networks."""
+        count = len(objects)
+        return cls(Detector(count, **(detector or {})), PoseNetwork(count, **(pose or {})), dict(objects))
+
+    def copy(self) -> Bundle:
+        """Return an independent copy (weights and buffers included)."""
+        return copy.deepcopy(self)
+
+    def finite(self) -> bool:
+        """Whether every parameter and buffer is a finite number."""
+        return all(bool(torch.isfinite(t).all()) for t in self._tensors().values() if t.is_floating_point())
+
+    def to(self, device: str | torch.device) -> Bundle:
+        """Move both networks to a device and return self."""
+        self.detector.to(device)
+        self.pose.to(device)
+        return self
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        tensors = {f'detector.{k}': v for k, v in self.detector.state_dict().items()}
+        tensors.update({f'pose.{k}': v for k, v in self.pose.state_dict().items()})
+        return tensors
+
+    def to_bytes(self, half: bool = False) -> bytes:
+        """Return the safetensors bytes; ``half`` stores floating-point tensors in 16 bits, for shipping."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in self._tensors().items()}
+        tensors.update({f'objects.{m.name}.points': torch.from_numpy(np.ascontiguousarray(m.points, dtype=np.float32))
+                        for m in self.objects.values()})
+        if half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        manifest = {
+            'format': FORMAT, 'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
+            'detector': self.detector.config, 'pose': self.pose.config, 'created': self.created,
+            'objects': [m.to_dict() for m in self.objects.values()], 'checksum': _checksum(tensors),
+        }
+        return save(tensors, metadata={'manifest': json.dumps(manifest)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes | bytearray | memoryview, like: Bundle | None = None) -> Bundle:
+        """Read weights.
+
+        :param like: weights that these are to replace; classes and architecture have to be the same
+        :raises WeightsError: truncated or damaged data, a wrong checksum, non-finite numbers, other classes or another
+            architecture; the message says which
+        """
+        manifest = read_manifest(data)
+        try:
+            tensors = load(bytes(data))
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise WeightsError(f'weights: damaged or truncated ({error}); send or copy them again') from error
+        if _checksum(tensors) != manifest.get('checksum'):
+            raise WeightsError('weights: the checksum does not match the content; send or copy them again')
+        try:
+            objects = {o['name']: ObjectModel.from_dict(o, tensors.pop(f'objects.{o["name"]}.points').float().numpy())
+                       for o in manifest['objects']}
+            bundle = cls(
+                Detector(**manifest['detector']), PoseNetwork(**manifest['pose']), objects, int(manifest['version']),
+                int(manifest['parent']), str(manifest['recipe']), str(manifest['note']), dict(manifest['created']))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
+        if like is not None:
+            like._require_same(bundle)
+        for name, network in (('detector', bundle.detector), ('pose', bundle.pose)):
+            own = {k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}
+            try:
+                network.load_state_dict(own)
+            except RuntimeError as error:
+                raise WeightsError(f'weights: the {name} does not fit its manifest: {error}') from error
+            network.eval()
+        if not bundle.finite():
+            raise WeightsError('weights: some numbers are not finite; these weights are not used')
+        return bundle
+
+    def _require_same(self, other: Bundle) -> None:
+        if other.classes != self.classes:
+            raise WeightsError(f'weights: made for the classes {list(other.classes)}, expected {list(self.classes)}')
+        for name, mine, theirs in (('detector', self.detector.config, other.detector.config),
+                                   ('pose', self.pose.config, other.pose.config)):
+            if mine != theirs:
+                raise WeightsError(f'weights: another {name} architecture {theirs}, expected {mine}')
+
+    def save(self, path: Path | str, half: bool = False) -> Path:
+        """Write atomically: a reader finds the old file or the new one, never a part."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.to_bytes(half))
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str, like: Bundle | None = None) -> Bundle:
+        """Read a file.
+
+        :raises WeightsError: see :meth:`from_bytes`; the message starts with the file's name
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise WeightsError(f'{path}: no such weights file')
+        try:
+            return cls.from_bytes(path.read_bytes(), like)
+        except WeightsError as error:
+            raise WeightsError(f'{path}: {error}') from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary file beside ``path``, flush it to the disk and rename it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """Return the manifest alone, without reading a tensor.
+
+    :raises WeightsError: when this is not a weights file of this package
+    """
+    view = memoryview(data)
+    if len(view) < 8:
+        raise WeightsError(f'weights: {len(view)} bytes are no safetensors file')
+    length = int.from_bytes(view[:8], 'little')
+    if len(view) > LARGEST or length > len(view) - 8:
+        raise WeightsError(f'weights: truncated or oversized ({len(view)} bytes, header of {length})')
+    try:
+        header = json.loads(bytes(view[8:8 + length]))
+        manifest = json.loads(header['__metadata__']['manifest'])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError('weights: no sim2real_da manifest in the file; was it made by this package?') from error
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        found = manifest.get('format') if isinstance(manifest, dict) else manifest
+        raise WeightsError(f'weights: format {found!r}, expected {FORMAT!r}')
+    return manifest
+
+
+def _checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and content in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,111 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""From a picture to detections with poses: find with the detector, then look closely with the pose network."""
+
+from __future__ import annotations
+
+import threading
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.crops import crop_transform, cut
+from sim2real_da.networks.detector import decode
+from sim2real_da.networks.pose import solve_pose
+from sim2real_da.samples import Detection, Intrinsics
+
+
+def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
+    """Resize an image to fit into (width, height), keep its aspect and pad right and below with black.
+
+    :returns: the picture ``(height, width, 3)`` and the scale input pixel / image pixel
+    """
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height)
+    inner = (min(round(width * scale), size[0]), min(round(height * scale), size[1]))
+    if inner != (width, height):
+        image = cv2.resize(image, inner, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    if inner != size:
+        image = cv2.copyMakeBorder(image, 0, size[1] - inner[1], 0, size[0] - inner[0], cv2.BORDER_CONSTANT)
+    return image, scale
+
+
+def to_tensor(images: list[NDArray[np.uint8]], device: str | torch.device = 'cpu') -> Tensor:
+    """Stack uint8 images ``(H, W, 3)`` to floats ``(B, 3, H, W)`` in [0, 1]."""
+    stacked = torch.from_numpy(np.stack(images)).to(device)
+    return stacked.permute(0, 3, 1, 2).float().div_(255)
+
+
+class Estimator:
+    """Runs a bundle on pictures.
+
+    :param score_threshold: weaker detections are dropped
+    :param max_detections: best ones kept
+    """
+
+    def __init__(self, bundle: Bundle, device: str = 'cpu', score_threshold: float = 0.3,
+                 max_detections: int = 20) -> None:
+        self.device = torch.device(device)
+        self.score_threshold, self.max_detections = score_threshold, max_detections
+        self._lock = threading.Lock()
+        self.bundle = self._ready(bundle)
+
+    def _ready(self, bundle: Bundle) -> Bundle:
+        bundle.to(self.device)
+        bundle.detector.eval()
+        bundle.pose.eval()
+        return bundle
+
+    def swap(self, bundle: Bundle) -> None:
+        """Use other weights from the next picture on; waits for the picture in work."""
+        bundle = self._ready(bundle)
+        with self._lock:
+            self.bundle = bundle
+
+    def estimate(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
+        """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; a detection without a trusted pose has none."""
+        with self._lock:
+            return self._estimate(self.bundle, image, intrinsics)
+
+    @torch.inference_mode()
+    def _estimate(self, bundle: Bundle, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
+        boxes, scores, classes = self._detect(bundle, image)
+        if not len(boxes):
+            return []
+        size = bundle.pose.crop_size
+        transforms = [crop_transform(box, size) for box in boxes]
+        output = bundle.pose(to_tensor([cut(image, t, size) for t in transforms], self.device))
+        # The crop sees what the detector could not: both have to agree for a high score.
+        agreement = output.classes.softmax(1)[torch.arange(len(classes)), classes].cpu().numpy()
+        scores = np.sqrt(scores * agreement)
+        rows = torch.arange(len(classes))
+        coordinates = output.coordinates[rows, classes].float().cpu().numpy()
+        masks = output.mask[rows, classes].float().sigmoid().cpu().numpy()
+        models = list(bundle.objects.values())
+        detections = []
+        for i in np.argsort(-scores)[:self.max_detections]:
+            if scores[i] < self.score_threshold:
+                break
+            model = models[int(classes[i])]
+            solved = solve_pose(coordinates[i], masks[i], transforms[i], model, intrinsics)
+            pose, covariance = solved if solved is not None else (None, None)
+            detections.append(Detection(model.name, float(scores[i]), boxes[i], pose, covariance))
+        return detections
+
+    def _detect(self, bundle: Bundle, image: NDArray[np.uint8]) -> tuple[np.ndarray, np.ndarray, Tensor]:
+        """Return boxes in image pixels ``(n, 4)``, scores ``(n,)`` and class indices ``(n,)``."""
+        fitted, scale = fit(image, bundle.detector.input_size)
+        output = bundle.detector(to_tensor([fitted], self.device))
+        # the geometric mean with the crop's verdict is taken later, so weaker peaks are let through here
+        boxes, scores, classes = decode(output, self.score_threshold**2, 2 * self.max_detections)[0]
+        height, width = image.shape[:2]
+        # input pixel centres are integers: undo the half-pixel shift of resizing
+        pixels = (boxes.cpu().numpy().astype(np.float64) + 0.5) / scale - 0.5
+        pixels[:, 0::2] = pixels[:, 0::2].clip(0, width)
+        pixels[:, 1::2] = pixels[:, 1::2].clip(0, height)
+        keep = (pixels[:, 2] - pixels[:, 0] >= 2) & (pixels[:, 3] - pixels[:, 1] >= 2)
+        return pixels[keep], scores.cpu().numpy()[keep], classes.cpu()[torch.from_numpy(keep)]

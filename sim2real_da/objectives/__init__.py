@@ -1,0 +1,15 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a network is trained for, one technique a file.
+
+An objective is a class with ``losses(outputs) -> dict of named losses`` (see :mod:`sim2real_da.objectives.base`). Give
+it a name in :data:`OBJECTIVES` and it can stand in a recipe.
+"""
+
+from sim2real_da.objectives.base import Objective, Outputs
+from sim2real_da.objectives.dann import Dann
+from sim2real_da.objectives.supervised import Supervised
+
+OBJECTIVES: dict[str, type[Objective]] = {'supervised': Supervised, 'dann': Dann}
+
+__all__ = ['OBJECTIVES', 'Dann', 'Objective', 'Outputs', 'Supervised']

@@ -1,0 +1,108 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""DANN, domain-adversarial training with gradient reversal (Ganin et al., JMLR 2016, arXiv 1505.07818).
+
+A discriminator d tells source from target features; a reversal layer R between the feature extractor f and d is the
+identity forward and multiplies the gradient by -lambda backward, so that one minimisation of
+
+    L_task(source) + weight * L_domain(d(R(f(x))), domain)
+
+trains d to tell the domains apart and f to make that hard. **Sign**: the domain loss is *added*; the minus sign is in
+R alone. Lambda acts only on what reaches f; the discriminator always learns at its full rate.
+
+Schedule: lambda = high * (2 / (1 + exp(-10 p)) - 1). The paper's p is the progress of a run of known length; a stream has
+no end, so p = step / steps, not capped (the curve saturates by itself).
+
+Dense form: d is a 1x1 convolutional head at every location of the maps of strides 8 and 16, without batch
+normalisation, with noise and dropout on its input (as PixelDA's discriminator), so that it does not win at once.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from sim2real_da.objectives.base import Objective, Outputs
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradients[0], None
+
+
+def reverse_gradient(features: Tensor, strength: float) -> Tensor:
+    """Return ``features``; the gradient that flows back is multiplied by ``-strength``."""
+    return _Reverse.apply(features, strength)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def reversal_strength(progress: float, high: float = 1.0, gamma: float = 10.0) -> float:
+    """Return lambda_p = high * (2 / (1 + exp(-gamma p)) - 1); 0 at p = 0, 0.98661 at p = 0.5."""
+    return high * (2 / (1 + math.exp(-gamma * progress)) - 1)
+
+
+def learning_rate_factor(progress: float, alpha: float = 10.0, beta: float = 0.75) -> float:
+    """Return mu_p / mu_0 = 1 / (1 + alpha p)^beta, the paper's learning-rate annealing."""
+    return float((1 + alpha * progress) ** -beta)
+
+
+class MapDiscriminator(nn.Module):
+    """Source or target, at every location of a feature map; channels are standardised before noise is added."""
+
+    def __init__(self, channels: int, width: int = 64, noise: float = 0.2, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.noise = noise
+        self.norm = nn.GroupNorm(1, channels)
+        self.head = nn.Sequential(
+            nn.Conv2d(channels, width, 1), nn.LeakyReLU(0.2), nn.Dropout(dropout),
+            nn.Conv2d(width, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits ``(B, 1, h, w)`` of ``(B, C, h, w)``; positive means source."""
+        x = self.norm(features)
+        if self.training:
+            x = x + self.noise * torch.randn_like(x)
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+class Dann(Objective):
+    """Feature-level domain adversary on the maps of strides 8 and 16.
+
+    :param channels: channels of the network's feature maps
+    :param weight: of the domain loss
+    :param high: where lambda ends
+    :param steps: learner steps that stand for progress 1 in the schedule
+    """
+
+    needs_target = True
+
+    def __init__(self, channels: tuple[int, ...], weight: float = 1.0, high: float = 0.1, steps: int = 10000) -> None:
+        super().__init__()
+        self.weight, self.high, self.steps = weight, high, steps
+        self.discriminators = nn.ModuleList(MapDiscriminator(c) for c in channels)
+        self._metrics: dict[str, float] = {}
+
+    def losses(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Return ``domain``: mean binary cross entropy over both maps, source = 1, target = 0, domains weighted alike."""
+        strength = reversal_strength(outputs.step / self.steps, self.high)
+        losses, right = [], []
+        for features, discriminator in zip(outputs.features, self.discriminators):
+            logits = discriminator(reverse_gradient(features, strength))
+            source, target = logits[:outputs.source_count], logits[outputs.source_count:]
+            losses.append((F.softplus(-source).mean() + F.softplus(target).mean()) / 2)
+            right.append(((source > 0).float().mean() + (target <= 0).float().mean()) / 2)
+        self._metrics = {'lambda': strength, 'domain_accuracy': float(torch.stack(right).mean())}
+        return {'domain': self.weight * torch.stack(losses).mean()}
+
+    def metrics(self) -> dict[str, float]:
+        """Return lambda and the discriminators' accuracy; 0.5 means that they cannot tell the domains apart."""
+        return dict(self._metrics)

@@ -1,0 +1,110 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Is a candidate fit to be published? Compared with the running and the source model on the same held-out simulation.
+
+Two numbers between 0 and 1 are compared, frame by frame on one frozen set: AP50, and the pose score 1 - mean angle / 180
+(a miss counts 180 degrees). The candidate passes when its weights are finite and neither number falls below the better
+of the running and the source model's by more than the tolerance plus the standard error of that difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sim2real_da.evaluation.metrics import evaluate
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.estimator import Estimator
+from sim2real_da.samples import Detection, LabelledFrame, ObjectLabel, ObjectModel
+
+BOOTSTRAP = 24  # resamples of the frames; enough for a standard error to one digit
+SCORE_THRESHOLD = 0.05  # AP needs the weak detections as well
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says of one candidate, with the numbers it rests on."""
+
+    promote: bool
+    reason: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Score:
+    found: list[list[Detection]]
+    ap50: float
+    pose: float
+
+
+class Gate:
+    """Holds the frozen validation frames and what earlier models scored on them.
+
+    :param frames: labelled simulation that no training step ever sees
+    :param tolerance: how far AP50 and the pose score may fall, 0..1 (0.01 is one point)
+    :raises ValueError: for frames without any object
+    """
+
+    def __init__(self, frames: Sequence[LabelledFrame], objects: Mapping[str, ObjectModel], tolerance: float,
+                 device: str = 'cpu', seed: int = 0) -> None:
+        if not any(f.labels for f in frames):
+            raise ValueError('gate: the held-out simulation shows no object; check sim/labels')
+        self.frames, self.objects, self.tolerance, self.device = list(frames), dict(objects), tolerance, device
+        # paired: every model is judged on the same resamples of the same frames
+        self._resamples = np.random.default_rng(seed).integers(len(self.frames), size=(BOOTSTRAP, len(self.frames)))
+        self._known: dict[int, _Score] = {}
+
+    def score(self, bundle: Bundle, key: int | None = None) -> dict[str, float]:
+        """Return ``ap50`` and ``pose_score`` of a bundle; remembered under ``key``."""
+        score = self._score(bundle, key)
+        return {'ap50': score.ap50, 'pose_score': score.pose}
+
+    def decide(self, candidate: Bundle, running: Bundle, source: Bundle) -> Decision:
+        """Judge a candidate. Running and source model are measured once each and remembered by version."""
+        if not candidate.finite():
+            return Decision(False, 'rejected: weights are not finite')
+        new = self._score(candidate, None)
+        numbers = {'candidate_ap50': new.ap50, 'candidate_pose_score': new.pose}
+        failures = []
+        for name, bundle in (('running', running), ('source', source)):
+            old = self._score(bundle, bundle.version)
+            numbers |= {f'{name}_ap50': old.ap50, f'{name}_pose_score': old.pose}
+            for what, before, now in (('AP50', old.ap50, new.ap50), ('pose score', old.pose, new.pose)):
+                if before - now <= self.tolerance:
+                    continue
+                error = self._standard_error(old, new, what)
+                numbers[f'{name}_{what.replace(" ", "_").lower()}_error'] = error
+                if before - now > self.tolerance + error:
+                    failures.append(f'{what} on simulation {now:.3f}, {name} model {before:.3f}, '
+                                    f'tolerance {self.tolerance:.3f} + standard error {error:.3f}')
+        if failures:
+            return Decision(False, 'rejected: ' + '; '.join(failures), numbers)
+        return Decision(True, f'passed: AP50 on simulation {new.ap50:.3f}, source model {numbers["source_ap50"]:.3f}',
+                        numbers)
+
+    def _score(self, bundle: Bundle, key: int | None) -> _Score:
+        if key is not None and key in self._known:
+            return self._known[key]
+        estimator = Estimator(bundle, self.device, SCORE_THRESHOLD)
+        found = [estimator.estimate(f.frame.image, f.frame.intrinsics) for f in self.frames]
+        score = _Score(found, *self._numbers(found, range(len(self.frames))))
+        if key is not None:
+            self._known[key] = score
+        return score
+
+    def _numbers(self, found: list[list[Detection]], rows: Sequence[int] | range) -> tuple[float, float]:
+        truth: list[Sequence[ObjectLabel]] = [self.frames[i].labels for i in rows]
+        result = evaluate(truth, [found[i] for i in rows], self.objects)
+        return float(result['ap50']), 1 - float(result['mean_angle_deg']) / 180
+
+    def _standard_error(self, old: _Score, new: _Score, what: str) -> float:
+        """Bootstrap over frames of the paired difference (Efron)."""
+        column = 0 if what == 'AP50' else 1
+        differences = []
+        for rows in self._resamples:
+            if any(self.frames[i].labels for i in rows):
+                chosen = [int(i) for i in rows]
+                differences.append(self._numbers(old.found, chosen)[column] - self._numbers(new.found, chosen)[column])
+        return float(np.std(differences))

@@ -1,0 +1,258 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""One robot's adaptation from start to end: data in, micro-steps, validated weights out. Knows no ROS.
+
+Order of a promotion: the gate passes, the new version is written to disk, and only then handed to the caller to publish.
+A session is used from one thread at a time, except ``add_source`` and ``add_target``, which may be called from another.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.online.buffer import FrameBuffer
+from sim2real_da.online.gate import Decision, Gate
+from sim2real_da.online.learner import Learner
+from sim2real_da.online.store import WeightStore
+from sim2real_da.recipes import Recipe
+from sim2real_da.samples import Frame, LabelledFrame
+
+log = logging.getLogger(__name__)
+
+REPLAY = 96  # newest simulated frames kept for training
+GAP = 8  # simulated frames left out between the held-out scenes and the training ones, which may share a scene
+FEWEST_TARGETS = 8  # real frames needed before the first step
+FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """New weights to publish; they are on disk already.
+
+    :param data: the safetensors bytes
+    :param decision: why they may be published
+    """
+
+    version: int
+    data: bytes
+    decision: Decision
+
+
+class AdaptationSession:
+    """See the module's text.
+
+    :param bundle: the source model; version 0 counts as never published
+    :param store: where versions are kept; when it already holds some, the newest good one is continued
+    :param holdout: first simulated frames, kept for the gate alone
+    :param gate_every: steps between two candidates
+    :param tolerance: how far the scores on held-out simulation may fall, 0..1
+    :param max_steps: stop learning after so many steps (0: never)
+    """
+
+    def __init__(
+        self, bundle: Bundle, recipe: Recipe, store: WeightStore, *, device: str = 'cpu', seed: int = 0,
+        holdout: int = 24, gate_every: int = 25, tolerance: float = 0.01, buffer_bytes: int = 128 * 1024 * 1024,
+        max_steps: int = 0,
+    ) -> None:
+        self.recipe, self.store, self.device, self.seed = recipe, store, device, seed
+        self.holdout, self.gate_every, self.tolerance, self.max_steps = holdout, gate_every, tolerance, max_steps
+        self.source = bundle
+        self.running = bundle
+        self.buffer = FrameBuffer(buffer_bytes)
+        self.history: list[dict[str, float]] = []
+        self.decisions: list[Decision] = []
+        self.promotions = self.rejections = self.rollbacks = 0
+        self._lock = threading.Lock()
+        self._replay: deque[LabelledFrame] = deque(maxlen=REPLAY)
+        self._held_out: list[LabelledFrame] = []
+        self._source_seen = 0
+        self._gate: Gate | None = None
+        self._learner = Learner(bundle, recipe, device, seed)
+        self._rng = np.random.default_rng([seed, 1])
+        self._paused = False
+        self._fault = ''
+        self._bad_steps = 0
+        self._last_reason = ''
+        if store.versions():
+            self.running = store.load(like=bundle)
+            self._learner = Learner(self.running, recipe, device, seed)
+            self._last_reason = f'continued from version {self.running.version} in {store.folder}'
+        else:
+            self.running = bundle.copy()
+            self.running.version = store.next_version()
+            store.save(self.running)
+        # the source model keeps a version of its own that no promotion can take
+        self.source = bundle.copy()
+        self.source.version = -1
+
+    # data in
+
+    def add_source(self, labelled: LabelledFrame) -> None:
+        """Take one simulated frame.
+
+        :raises ValueError: for a class that the model does not know; nothing of the frame is kept then
+        """
+        known = self.source.objects
+        for label in labelled.labels:
+            if label.name not in known:
+                raise ValueError(f'labels: class {label.name!r} is not known to the model, expected {sorted(known)}')
+        with self._lock:
+            if self._paused:
+                return
+            self._source_seen += 1
+            if len(self._held_out) < self.holdout:
+                self._held_out.append(labelled)
+            elif self._source_seen > self.holdout + GAP:
+                self._replay.append(labelled)
+
+    def add_target(self, frame: Frame) -> bool:
+        """Take one real frame; False when it was not admitted (nothing new in it, or paused)."""
+        with self._lock:
+            return not self._paused and self.buffer.admit(frame)
+
+    # learning
+
+    def work(self) -> Promotion | None:
+        """Do one micro-step if there is data and nothing speaks against it; return weights that passed the gate."""
+        if self.state != 'adapting':
+            return None
+        with self._lock:
+            replay = list(self._replay)
+            picked = self._rng.choice(len(replay), self.recipe.source_frames, replace=len(replay) < self.recipe.source_frames)
+            source = [replay[i] for i in picked]
+            target = self.buffer.sample(self.recipe.target_frames, self._rng) if self._learner.needs_target else []
+        skipped = self._learner.skipped
+        report = self._learner.step(source, target)
+        self._bad_steps = self._bad_steps + 1 if self._learner.skipped > skipped else 0
+        if self._bad_steps >= FAILURES_BEFORE_FAULT:
+            self._fault = f'{self._bad_steps} steps in a row without a finite loss; reset or roll back'
+            return None
+        self.history.append({'step': float(self.step), **report})
+        if self._bad_steps == 0 and self.step % self.gate_every == 0:
+            return self._validate()
+        return None
+
+    def _validate(self) -> Promotion | None:
+        if self._gate is None:
+            self._gate = Gate(self._held_out, self.source.objects, self.tolerance, self.device, self.seed)
+        candidate = self._learner.candidate()
+        decision = self._gate.decide(candidate, self.running, self.source)
+        self.decisions.append(decision)
+        self.history[-1] |= {f'gate/{k}': v for k, v in decision.numbers.items()} | {
+            'gate/promoted': float(decision.promote)}
+        self._last_reason = decision.reason
+        log.info('step %d: %s', self.step, decision.reason)
+        if not decision.promote:
+            self.rejections += 1
+            return None
+        promotion = self._publish(candidate, decision)
+        self.promotions += 1
+        return promotion
+
+    def _publish(self, bundle: Bundle, decision: Decision, parent: int | None = None) -> Promotion:
+        """Persist first, publish second."""
+        bundle.parent = self.running.version if parent is None else parent
+        bundle.version = self.store.next_version()
+        bundle.recipe = self.recipe.name
+        path = self.store.save(bundle)
+        self.running = bundle
+        return Promotion(bundle.version, path.read_bytes(), decision)
+
+    # state
+
+    @property
+    def step(self) -> int:
+        """Learning steps taken."""
+        return self._learner.step_count
+
+    @property
+    def state(self) -> str:
+        """One of: faulted, paused, done, waiting for data, adapting."""
+        if self._fault:
+            return 'faulted'
+        if self._paused:
+            return 'paused'
+        if self.max_steps and self.step >= self.max_steps:
+            return 'done'
+        return 'waiting for data' if self._missing() else 'adapting'
+
+    @property
+    def reason(self) -> str:
+        """Why the session is in this state, for a person."""
+        if self._fault:
+            return self._fault
+        if self.state == 'waiting for data':
+            return self._missing()
+        return self._last_reason
+
+    def _missing(self) -> str:
+        if len(self._held_out) < self.holdout:
+            return f'simulated frames for validation: {len(self._held_out)} of {self.holdout}'
+        if len(self._replay) < self.recipe.source_frames:
+            return f'simulated frames for training: {len(self._replay)} of {self.recipe.source_frames}'
+        if self._learner.needs_target and len(self.buffer) < FEWEST_TARGETS:
+            return f'real frames: {len(self.buffer)} of {FEWEST_TARGETS}'
+        return ''
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Counters and the numbers of the last step."""
+        last = self.history[-1] if self.history else {}
+        return {
+            'version': float(self.running.version), 'promotions': float(self.promotions),
+            'rejections': float(self.rejections), 'rollbacks': float(self.rollbacks),
+            'source_frames': float(self._source_seen), 'buffer_frames': float(len(self.buffer)),
+            'buffer_bytes': float(self.buffer.bytes), 'buffer_rejected': float(self.buffer.rejected),
+            'skipped_steps': float(self._learner.skipped), **last, 'step': float(self.step),
+        }
+
+    def current(self) -> Bundle:
+        """Return the version that is published now."""
+        return self.running
+
+    # an operator's orders
+
+    def pause(self) -> None:
+        """Stop learning and admitting frames."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._paused = False
+
+    def save(self) -> Path:
+        """Return the file of the published version; every published version is on disk already."""
+        return self.store.path(self.running.version)
+
+    def rollback(self) -> Promotion:
+        """Publish the version before the running one again, under a new number, and learn on from it.
+
+        :raises ValueError: when there is none
+        """
+        before = [v for v in self.store.versions() if v < self.running.version]
+        if self.running.parent in before:
+            before = [self.running.parent]
+        if not before:
+            raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}')
+        bundle = self.store.load(before[-1], like=self.source)
+        return self._restart(bundle, f'rolled back to version {before[-1]}')
+
+    def reset(self) -> Promotion:
+        """Publish the source model again, forget the buffer, and start learning from it."""
+        with self._lock:
+            self.buffer.clear()
+        return self._restart(self.source.copy(), 'reset to the source model')
+
+    def _restart(self, bundle: Bundle, reason: str) -> Promotion:
+        self._learner = Learner(bundle, self.recipe, self.device, self.seed)
+        self._fault, self._bad_steps, self._last_reason = '', 0, reason
+        self.rollbacks += 1
+        # the parent stays the restored version's own, so that rolling back again goes further back
+        return self._publish(bundle, Decision(True, reason), bundle.parent)

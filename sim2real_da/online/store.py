@@ -1,0 +1,67 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Versions of the weights on disk: written atomically, read back checked, the newest few kept."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from sim2real_da.networks.bundle import Bundle, WeightsError
+
+log = logging.getLogger(__name__)
+NAME = re.compile(r'v(\d{6})\.safetensors')
+
+
+class WeightStore:
+    """A folder of good versions. Versions only grow, also after a rollback.
+
+    :param keep: newest versions kept on disk
+    """
+
+    def __init__(self, folder: Path | str, keep: int = 5) -> None:
+        self.folder, self.keep = Path(folder), keep
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._highest = max(self.versions(), default=0)
+
+    def versions(self) -> list[int]:
+        """Return the versions on disk, oldest first."""
+        found = (NAME.fullmatch(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def next_version(self) -> int:
+        """Return a version number that was never used here."""
+        return self._highest + 1
+
+    def path(self, version: int) -> Path:
+        """Return the file of a version."""
+        return self.folder / f'v{version:06d}.safetensors'
+
+    def save(self, bundle: Bundle) -> Path:
+        """Write a new version and drop the oldest beyond ``keep``.
+
+        :raises ValueError: for a version that is not above every earlier one
+        :raises OSError: when the disk is full or read-only; nothing is lost then
+        """
+        if bundle.version <= self._highest:
+            raise ValueError(f'{self.folder}: version {bundle.version} is not above {self._highest}')
+        path = bundle.save(self.path(bundle.version))
+        self._highest = bundle.version
+        for version in self.versions()[:-self.keep]:
+            self.path(version).unlink(missing_ok=True)
+        return path
+
+    def load(self, version: int | None = None, like: Bundle | None = None) -> Bundle:
+        """Return a version, or the newest one that can be read.
+
+        :raises WeightsError: when there is none
+        """
+        if version is not None:
+            return Bundle.load(self.path(version), like)
+        for candidate in reversed(self.versions()):
+            try:
+                return Bundle.load(self.path(candidate), like)
+            except WeightsError as error:
+                log.warning('%s; trying the version before', error)
+        raise WeightsError(f'{self.folder}: no usable version of the weights')
