@@ -12,7 +12,7 @@ rest is neither asked for nor held against a detection that finds it.
 ``mean_angle_deg``          mean over **all** instances; one missed or found without a pose counts 180 degrees
 ``mean_angle_matched_deg``  mean over those found with a pose; 180 degrees when there is none
 ``mean_position_m``         mean over all instances; a miss counts 1 m and no error counts more
-``adds_recall``             share of the instances with ADD (ADD-S where symmetric) below 0.1 diameter, mean over objects
+``adds_recall``             share of the instances with ADD (ADD-S if symmetric) below 0.1 diameter, mean over objects
 ==========================  ===========================================================================================
 
 Angles and positions are taken up to the object's symmetries. No value is ever NaN.
@@ -72,7 +72,8 @@ def evaluate(
     for what, frames in (('ground truth', truth), ('detections', found)):
         if unknown := sorted({item.name for frame in frames for item in frame} - known):
             raise ValueError(f'evaluate: {what} of class {", ".join(unknown)}, expected one of {sorted(known)}')
-    instances = [i for labels, detections in zip(truth, found, strict=True) for i in _match(labels, detections, objects)]
+    pairs = zip(truth, found, strict=True)
+    instances = [i for labels, detections in pairs for i in _match(labels, detections, objects)]
     if not instances:
         raise ValueError(
             f'evaluate: empty split: no ground truth with a visible fraction of {VISIBLE} or more '
