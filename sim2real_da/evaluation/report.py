@@ -10,8 +10,10 @@ beside it.
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +28,8 @@ from sim2real_da.evaluation.drawing import draw
 from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel
 
 __all__ = ['Overlay', 'draw', 'learning_curves', 'write_overlays', 'write_report']
+
+log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 CURVES = ('#1f6fb4', '#e07b00', '#7d4bb3', '#16a0a0', '#8c564b', '#d1579b')  # apart from the green and red of the gate
@@ -180,6 +184,16 @@ def write_report(folder: Path) -> Path:
     path = folder / 'report.html'
     path.write_text(page, encoding='utf-8')
     return path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``sim2real_da report``."""
+    parser.add_argument('folder', type=Path, help='what a run left, for instance demo_output')
+
+
+def run(options: argparse.Namespace) -> None:
+    """Write the page as asked for on the command line."""
+    log.info('wrote %s', write_report(options.folder))
 
 
 def _cells(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:

@@ -55,7 +55,7 @@ class MessageError(ValueError):
     """A message that cannot be used; the text names the topic, what it held and what was expected."""
 
 
-# --- headers -----------------------------------------------------------------------------------------------------------
+# --- headers ----------------------------------------
 
 def nanoseconds(stamp: Time) -> int:
     """Return a stamp as integer nanoseconds; the key by which messages of one instant are matched."""
@@ -67,7 +67,7 @@ def header(stamp: int, frame_id: str) -> Header:
     return Header(stamp=Time(sec=stamp // 1_000_000_000, nanosec=stamp % 1_000_000_000), frame_id=frame_id)
 
 
-# --- images ------------------------------------------------------------------------------------------------------------
+# --- images ----------------------------------------
 
 def _rows(message: Image, topic: str, channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """View the pixels ``(H, W)`` or ``(H, W, channels)`` in place, honouring ``step`` (padding at the end of rows)."""
@@ -168,13 +168,13 @@ def read_segmentation(message: Image, topic: str) -> NDArray[np.uint16]:
     if message.width < 1 or message.height < 1:
         raise MessageError(f'{topic}: the image is {message.width}x{message.height}, expected at least 1x1')
     order = '>' if message.is_bigendian else '<'
-    return _rows(message, topic, 1, np.dtype(np.uint16).newbyteorder(order)).astype(np.uint16, copy=False)
+    return _rows(message, topic, 1, np.dtype(f'{order}u2')).astype(np.uint16, copy=False)
 
 
 def _bytes(pixels: NDArray[Any]) -> array.array[int]:
     """Copy pixels once into the only type whose assignment to a message is fast."""
     data = array.array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(pixels)).cast('B'))
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
     return data
 
 
@@ -197,7 +197,7 @@ def compressed_message(image: NDArray[np.uint8], head: Header, quality: int = 90
     return message
 
 
-# --- camera ------------------------------------------------------------------------------------------------------------
+# --- camera ----------------------------------------
 
 def read_camera_info(message: CameraInfo, topic: str, size: tuple[int, int] | None = None) -> Intrinsics:
     """Return the intrinsics of the pictures this camera_info goes with, region of interest and binning applied.
@@ -255,7 +255,7 @@ def camera_info_message(intrinsics: Intrinsics, head: Header) -> CameraInfo:
         k=k.flatten(), r=np.eye(3).flatten(), p=np.hstack([k, np.zeros((3, 1))]).flatten())
 
 
-# --- poses and boxes ---------------------------------------------------------------------------------------------------
+# --- poses and boxes ----------------------------------------
 
 def pose_message(pose: Pose) -> PoseMessage:
     """Return geometry_msgs/Pose."""
@@ -327,7 +327,7 @@ def _hypothesis(message: Detection2D | Detection3D, what: str) -> tuple[str, flo
     return result.hypothesis.class_id, score, result.pose
 
 
-# --- labels (sim/labels, ground_truth) -----------------------------------------------------------------------------------
+# --- labels (sim/labels, ground_truth) ----------------------------------------
 
 def labels_message(labels: Sequence[ObjectLabel], objects: Mapping[str, ObjectModel], head: Header) -> Detection3DArray:
     """Return the normal form: score = visible fraction (1.0 when unknown), pose = CAD frame, bbox = oriented box."""
@@ -440,7 +440,7 @@ def _inside(box: NDArray[np.float64] | None, intrinsics: Intrinsics) -> NDArray[
     return area
 
 
-# --- detections ----------------------------------------------------------------------------------------------------------
+# --- detections ----------------------------------------
 
 def detections_2d_message(detections: Sequence[Detection], head: Header) -> Detection2DArray:
     """Return all detections; ``id`` is the rank, shared with :func:`detections_3d_message`."""
@@ -537,7 +537,7 @@ def marker_message(detections: Sequence[Detection], objects: Mapping[str, Object
     return MarkerArray(markers=markers)
 
 
-# --- label map, model, weights -------------------------------------------------------------------------------------------
+# --- label map, model, weights ----------------------------------------
 
 def label_info_message(classes: Sequence[str], threshold: float, head: Header) -> LabelInfo:
     """Return the label map: index in the model -> class name."""
@@ -552,7 +552,8 @@ def read_label_info(message: LabelInfo, topic: str) -> list[str]:
     """
     names = {int(c.class_id): c.class_name for c in message.class_map}
     if sorted(names) != list(range(len(message.class_map))):
-        raise MessageError(f'{topic}: class ids {[c.class_id for c in message.class_map]}, expected 0, 1, 2 … once each')
+        ids = [int(c.class_id) for c in message.class_map]
+        raise MessageError(f'{topic}: class ids {ids}, expected 0, 1, 2 … once each')
     return [names[i] for i in range(len(names))]
 
 

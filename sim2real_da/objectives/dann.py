@@ -92,7 +92,12 @@ class Dann(Objective):
         self._metrics: dict[str, float] = {}
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return ``domain``: mean binary cross entropy over both maps, source = 1, target = 0, domains weighted alike."""
+        """Return ``domain``: mean binary cross entropy over both maps, source = 1, target = 0, domains weighted alike.
+
+        Nothing when the pass held no target sample (the teacher found no object to crop).
+        """
+        if outputs.source_count == len(outputs.features[0]):
+            return {}
         strength = reversal_strength(outputs.step / self.steps, self.high)
         losses, right = [], []
         for features, discriminator in zip(outputs.features, self.discriminators):

@@ -129,7 +129,7 @@ class Learner:
 
         crops = self.batcher.batch(source, rng, self.recipe.crops)
         target_crops = self._target_crops(target) if needs['pose'] else None
-        if crops is not None and (target_crops is not None or not needs['pose']):
+        if crops is not None:
             images, pose_targets = crops
             count = len(images)
             if target_crops is not None:

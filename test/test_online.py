@@ -1,0 +1,390 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Weights file, buffer, store, averaging, gate and session."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import CAMERA, box_model, frame, labelled_frame
+
+from sim2real_da.networks.bundle import Bundle, WeightsError, read_manifest
+from sim2real_da.networks.estimator import Estimator
+from sim2real_da.online.buffer import FrameBuffer
+from sim2real_da.online.gate import Gate
+from sim2real_da.online.learner import Learner, average
+from sim2real_da.online.session import GAP, AdaptationSession
+from sim2real_da.online.store import WeightStore
+from sim2real_da.recipes import RecipeError, load_recipe
+from sim2real_da.samples import LabelledFrame, ObjectLabel, Pose
+
+POSE = Pose(np.array([0.9, 0.1, 0.2, 0.1]), np.array([0.0, 0.0, 0.5]))
+OBJECTS = {'box': box_model('box'), 'bar': box_model('bar', (0.08, 0.01, 0.01))}
+
+
+@pytest.fixture(scope='module')
+def bundle() -> Bundle:
+    torch.manual_seed(0)
+    return Bundle.create(OBJECTS)
+
+
+def session(bundle, tmp_path, recipe='dann', **options) -> AdaptationSession:
+    options = {'holdout': 3, 'gate_every': 2} | options
+    return AdaptationSession(bundle, load_recipe(recipe), WeightStore(tmp_path), **options)
+
+
+def feed(adaptation: AdaptationSession, count: int = 20) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(count):
+        adaptation.add_source(labelled_frame(rng, OBJECTS['box'], POSE))
+        adaptation.add_target(frame(rng))
+
+
+# weights file
+
+def test_weights_survive_the_wire_bit_for_bit(bundle):
+    copy = Bundle.from_bytes(bundle.to_bytes(), like=bundle)
+    for mine, theirs in zip(bundle._tensors().values(), copy._tensors().values()):
+        assert torch.equal(mine, theirs)
+    assert copy.classes == ('box', 'bar')
+    np.testing.assert_array_equal(copy.objects['bar'].points, OBJECTS['bar'].points)
+    image = frame(np.random.default_rng(1)).image
+    before, after = (Estimator(b, score_threshold=0.0).estimate(image, CAMERA) for b in (bundle, copy))
+    assert [d.score for d in before] == [d.score for d in after] and len(before) == 20
+
+
+def test_half_precision_is_half_the_size(bundle):
+    assert len(bundle.to_bytes(half=True)) < 0.52 * len(bundle.to_bytes())
+    Bundle.from_bytes(bundle.to_bytes(half=True), like=bundle)
+
+
+def damaged(data: bytes) -> bytes:
+    broken = bytearray(data)
+    broken[len(data) // 2] ^= 0xFF
+    return bytes(broken)
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    (lambda d: d[:-1000], 'truncated'), (lambda d: d[:5], 'no safetensors file'), (lambda d: b'', 'no safetensors'),
+    (damaged, 'checksum'), (lambda d: b'\xff' * 100, 'truncated or oversized'),
+    (lambda d: (2).to_bytes(8, 'little') + b'{}' + d, 'manifest'),
+])
+def test_damaged_weights_are_refused_with_the_reason(bundle, change, message):
+    with pytest.raises(WeightsError, match=message):
+        Bundle.from_bytes(change(bundle.to_bytes()))
+
+
+def test_weights_for_other_classes_or_another_architecture_are_refused(bundle):
+    other = Bundle.create({'box': OBJECTS['box']})
+    with pytest.raises(WeightsError, match=r"classes \['box'\], expected \['box', 'bar'\]"):
+        Bundle.from_bytes(other.to_bytes(), like=bundle)
+    wide = Bundle.create(OBJECTS, detector={'width': 32})
+    with pytest.raises(WeightsError, match='another detector architecture'):
+        Bundle.from_bytes(wide.to_bytes(), like=bundle)
+
+
+def test_infinite_weights_are_refused(bundle):
+    broken = bundle.copy()
+    with torch.no_grad():
+        broken.pose.classify.weight[0, 0] = torch.inf
+    with pytest.raises(WeightsError, match='not finite'):
+        Bundle.from_bytes(broken.to_bytes())
+
+
+def test_manifest_of_another_format_is_named(bundle):
+    data = bundle.to_bytes().replace(b'sim2real_da/1', b'sim2real_da/9')
+    with pytest.raises(WeightsError, match='sim2real_da/9'):
+        read_manifest(data)
+    assert json.dumps(read_manifest(bundle.to_bytes())['objects'][0]['symmetries'])
+
+
+# buffer
+
+def test_buffer_is_bounded_in_bytes_and_keeps_the_newest():
+    rng = np.random.default_rng(0)
+    frames = [frame(rng) for _ in range(5)]
+    for i, f in enumerate(frames):
+        f.image[:] = i * 40  # whole pictures differ, so each is novel
+    buffer = FrameBuffer(3 * frames[0].image.nbytes)
+    assert all(buffer.admit(f) for f in frames)
+    assert len(buffer) == 3 and buffer.bytes == buffer.capacity_bytes
+    kept = {int(f.image[0, 0, 0]) for f in buffer.sample(3, rng)}
+    assert kept == {80, 120, 160}
+
+
+def test_buffer_refuses_the_same_picture_again_and_what_cannot_fit():
+    buffer = FrameBuffer(1000)
+    assert not buffer.admit(frame(np.random.default_rng(0)))
+    buffer = FrameBuffer(10**7)
+    still = frame(np.random.default_rng(0))
+    assert buffer.admit(still) and not buffer.admit(still) and buffer.rejected == 1
+    with pytest.raises(ValueError, match='no real frame'):
+        FrameBuffer(1).sample(1, np.random.default_rng(0))
+
+
+def test_buffer_owns_its_pixels():
+    shared = np.zeros((240, 320, 3), np.uint8)
+    buffer = FrameBuffer(10**7)
+    view = frame(np.random.default_rng(0))
+    view = type(view)(shared[:], view.intrinsics)
+    buffer.admit(view)
+    shared[:] = 9
+    assert buffer.sample(1, np.random.default_rng(0))[0].image.max() == 0
+
+
+# store
+
+def test_store_keeps_the_newest_and_versions_only_grow(bundle, tmp_path):
+    store = WeightStore(tmp_path, keep=2)
+    for version in (1, 2, 3):
+        store.save(_numbered(bundle, version))
+    assert store.versions() == [2, 3] and store.next_version() == 4
+    with pytest.raises(ValueError, match='version 2 is not above 3'):
+        store.save(_numbered(bundle, 2))
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith('.')]  # no temporary file is left
+
+
+def test_store_goes_back_to_the_newest_version_that_can_be_read(bundle, tmp_path):
+    store = WeightStore(tmp_path)
+    for version in (1, 2):
+        store.save(_numbered(bundle, version))
+    store.path(2).write_bytes(store.path(2).read_bytes()[:5000])
+    assert WeightStore(tmp_path).load().version == 1
+    with pytest.raises(WeightsError, match='v000002'):
+        store.load(2)
+
+
+def _numbered(bundle: Bundle, version: int) -> Bundle:
+    copy = bundle.copy()
+    copy.version = version
+    return copy
+
+
+# teacher
+
+def test_first_average_copies_and_later_ones_follow_the_decay():
+    torch.manual_seed(0)
+    teacher, student = (torch.nn.BatchNorm1d(3) for _ in range(2))
+    with torch.no_grad():
+        student.weight.fill_(5)
+        student.running_mean.fill_(7)
+    student.num_batches_tracked += 4
+    average(teacher, student, 0.9, 0)
+    assert torch.equal(teacher.weight, student.weight) and torch.equal(teacher.running_mean, student.running_mean)
+    with torch.no_grad():
+        student.weight.fill_(6)
+    average(teacher, student, 0.9, 1)  # warm-up: a = 1 - 1/2
+    torch.testing.assert_close(teacher.weight, torch.full((3,), 5.5))
+    average(teacher, student, 0.9, 1000)
+    torch.testing.assert_close(teacher.weight, torch.full((3,), 0.9 * 5.5 + 0.1 * 6))
+    assert int(teacher.num_batches_tracked) == 4
+
+
+# learner
+
+def test_control_recipe_never_looks_at_the_target(bundle):
+    rng = np.random.default_rng(0)
+    source = [labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(4)]
+    results = []
+    for seed in (1, 2):  # other real frames, the same result
+        learner = Learner(bundle, load_recipe('source_continued'))
+        assert not learner.needs_target
+        learner.step(source, [frame(np.random.default_rng(seed)) for _ in range(4)])
+        results.append(learner.candidate().to_bytes())
+    assert results[0] == results[1]
+
+
+def test_dann_reports_its_losses_and_trains_both_networks_and_its_discriminators(bundle):
+    rng = np.random.default_rng(0)
+    learner = Learner(bundle, load_recipe('dann'))
+    before = [p.detach().clone() for p in learner.parameters]
+    players = [p.detach().clone() for group in learner.objectives.values() for o in group for p in o.parameters()]
+    source = [labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(4)]
+    target = [frame(rng) for _ in range(4)]
+    for _ in range(3):
+        report = learner.step(source, target)
+    assert {'detector/heat', 'detector/domain', 'detector/domain_accuracy', 'pose/coordinates'} <= set(report)
+    assert all(np.isfinite(v) for v in report.values())
+    # this untrained teacher finds nothing to crop in noise, so the pose network has a task loss and no adversary
+    assert 'pose/domain' not in report
+    moved = [not torch.equal(a, b) for a, b in zip(before, learner.parameters)]
+    assert np.mean(moved) > 0.95
+    now = [p for group in learner.objectives.values() for o in group for p in o.parameters()]
+    assert any(not torch.equal(a, b) for a, b in zip(players, now))
+    assert bundle.finite() and not torch.equal(bundle.detector.heat.bias, learner.student.detector.heat.bias)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(bundle):
+    rng = np.random.default_rng(0)
+    learner = Learner(bundle, load_recipe('source_continued'))
+    with torch.no_grad():
+        learner.student.detector.heat.bias[0] = torch.nan
+    teacher = learner.candidate().to_bytes()
+    report = learner.step([labelled_frame(rng, OBJECTS['box'], POSE)], [])
+    assert report['skipped'] == 1 and learner.step_count == 0
+    assert learner.candidate().to_bytes() == teacher
+
+
+# gate
+
+class _Scripted(Gate):
+    """A gate whose models are scored by a table: AP50 and pose score by version."""
+
+    def __init__(self, table, tolerance):
+        rng = np.random.default_rng(0)
+        super().__init__([labelled_frame(rng, OBJECTS['box'], POSE)], OBJECTS, tolerance)
+        self.table = table
+
+    def _score(self, bundle, key):
+        from sim2real_da.online.gate import _Score
+        return _Score([], *self.table[bundle.version])
+
+    def _standard_error(self, old, new, what):
+        return 0.01
+
+
+@pytest.mark.parametrize(('ap50', 'pose', 'promote'), [
+    (0.80, 0.7, True), (0.785, 0.7, True), (0.775, 0.7, False), (0.9, 0.67, False), (0.9, 0.9, True)])
+def test_gate_tolerates_what_it_says_and_no_more(bundle, ap50, pose, promote):
+    gate = _Scripted({-1: (0.8, 0.7), 1: (0.8, 0.7), 2: (ap50, pose)}, tolerance=0.01)
+    decision = gate.decide(_numbered(bundle, 2), _numbered(bundle, 1), _numbered(bundle, -1))
+    assert decision.promote is promote
+    assert decision.numbers['candidate_ap50'] == ap50
+    if not promote:
+        assert 'tolerance 0.010' in decision.reason
+
+
+def test_gate_refuses_infinite_weights_and_an_empty_holdout(bundle):
+    broken = _numbered(bundle, 2)
+    with torch.no_grad():
+        broken.detector.heat.bias[0] = torch.nan
+    gate = _Scripted({}, 0.01)
+    assert gate.decide(broken, bundle, bundle).reason == 'rejected: weights are not finite'
+    with pytest.raises(ValueError, match='shows no object'):
+        Gate([LabelledFrame(frame(np.random.default_rng(0)), ())], OBJECTS, 0.01)
+
+
+def test_gate_really_measures(bundle):
+    rng = np.random.default_rng(0)
+    gate = Gate([labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(2)], OBJECTS, 0.01)
+    scores = gate.score(bundle)
+    assert 0 <= scores['ap50'] <= 1 and 0 <= scores['pose_score'] <= 1
+
+
+# session
+
+def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path, max_steps=4)
+    assert adaptation.state == 'waiting for data' and 'validation: 0 of 3' in adaptation.reason
+    assert adaptation.current().version == 1 and adaptation.store.versions() == [1]
+    feed(adaptation)
+    promotions = [p for _ in range(6) if (p := adaptation.work())]
+    assert adaptation.state == 'done' and adaptation.step == 4
+    assert [p.version for p in promotions] == [2, 3]
+    assert adaptation.store.path(3).read_bytes() == promotions[-1].data
+    loaded = Bundle.from_bytes(promotions[-1].data, like=bundle)
+    assert loaded.parent == 2 and loaded.recipe == 'dann'
+    assert len(adaptation.history) == 4 and adaptation.metrics['promotions'] == 2
+
+
+def test_held_out_scenes_are_never_trained_on(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path)
+    rng = np.random.default_rng(0)
+    frames = [labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(20)]
+    for f in frames:
+        adaptation.add_source(f)
+    held, trained = adaptation._held_out, list(adaptation._replay)
+    assert held == frames[:3] and trained == frames[3 + GAP:]
+
+
+def test_unknown_class_is_named_and_nothing_is_kept(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path)
+    stray = ObjectLabel('spoon', np.array([1.0, 1, 9, 9]), POSE)
+    with pytest.raises(ValueError, match="'spoon'.*'bar', 'box'"):
+        adaptation.add_source(LabelledFrame(frame(np.random.default_rng(0)), (stray,)))
+    assert adaptation.metrics['source_frames'] == 0
+
+
+def test_pause_stops_learning_and_admission(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path)
+    feed(adaptation)
+    adaptation.pause()
+    held = len(adaptation.buffer)
+    assert adaptation.state == 'paused' and adaptation.work() is None
+    assert not adaptation.add_target(frame(np.random.default_rng(5))) and len(adaptation.buffer) == held
+    adaptation.resume()
+    adaptation.work()
+    assert adaptation.step == 1
+
+
+def test_rejected_candidate_is_not_published(bundle, tmp_path, monkeypatch):
+    from sim2real_da.online import session as module
+    monkeypatch.setattr(module.Gate, 'decide', lambda *_: module.Decision(False, 'rejected: for the test', {'a': 1.0}))
+    adaptation = session(bundle, tmp_path)
+    feed(adaptation)
+    assert [adaptation.work() for _ in range(4)] == [None] * 4
+    assert adaptation.store.versions() == [1] and adaptation.metrics['rejections'] == 2
+    assert adaptation.reason == 'rejected: for the test' and adaptation.history[1]['gate/a'] == 1.0
+
+
+def test_rollback_and_reset_give_old_weights_new_numbers(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path)
+    feed(adaptation)
+    while adaptation.promotions < 2:
+        adaptation.work()
+    old = adaptation.store.load(2)
+    promotion = adaptation.rollback()
+    assert promotion.version == 4
+    assert torch.equal(adaptation.current().detector.heat.weight, old.detector.heat.weight)
+    assert adaptation.rollback().version == 5  # goes further back: to version 1
+    assert torch.equal(adaptation.current().detector.heat.weight, bundle.detector.heat.weight)
+    assert adaptation.reset().version == 6 and len(adaptation.buffer) == 0
+
+
+def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path)
+    feed(adaptation)
+    while not adaptation.promotions:
+        adaptation.work()
+    again = session(bundle, tmp_path)
+    assert again.current().version == 2 and 'continued from version 2' in again.reason or again.state.startswith('waiting')
+    assert torch.equal(again.current().pose.dense.weight, adaptation.current().pose.dense.weight)
+
+
+# recipes
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('detector: {supervised: {}}\npose: {}', 'pose: expected objectives by name, supervised'),
+    ('detector: {supervised: {}, magic: {}}\npose: {supervised: {}}', "unknown objective 'magic'"),
+    ('detektor: {}', 'unknown keys'), ('[1]', 'expected a mapping'), ('a: [', 'not YAML'),
+    ('detector: {supervised: {}}\npose: {supervised: {}}\nlearner: {speed: 9}', 'speed'),
+])
+def test_bad_recipes_are_named(tmp_path, text, message):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(text)
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe(path)
+    assert 'mine.yaml' in str(error.value)
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(RecipeError, match='dann.*source_continued'):
+        load_recipe('dnan')
+
+
+def test_control_differs_from_dann_in_the_target_loss_alone():
+    dann, control = load_recipe('dann'), load_recipe('source_continued')
+    for field in ('learning_rate', 'ema', 'source_frames', 'crops'):
+        assert getattr(dann, field) == getattr(control, field)
+    for network in ('detector', 'pose'):
+        assert [n for n, _ in dann.objectives[network] if n != 'dann'] == [n for n, _ in control.objectives[network]]
+
+
+def test_an_objective_option_that_does_not_exist_is_named(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text('detector: {supervised: {}, dann: {lamda: 1}}\npose: {supervised: {}}')
+    with pytest.raises(RecipeError, match='lamda'):
+        load_recipe(path).build('detector', (8, 8))
