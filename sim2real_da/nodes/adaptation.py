@@ -1,0 +1,345 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Adaptation node: labelled simulation and unlabelled camera images in, validated weights out.
+
+Callbacks only translate and store; a thread of low priority does the micro-steps, so perception (another process) never
+waits for it. New weights are on disk before they are on the topic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import UInt8MultiArray
+from std_srvs.srv import Trigger
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
+
+from sim2real_da.networks.bundle import Bundle, write_atomically
+from sim2real_da.nodes import messages
+from sim2real_da.nodes.matching import StampMatcher
+from sim2real_da.nodes.messages import MessageError
+from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
+from sim2real_da.online.session import AdaptationSession, Promotion
+from sim2real_da.online.store import WeightStore
+from sim2real_da.recipes import load_recipe
+from sim2real_da.samples import Frame, LabelledFrame
+
+REQUIRED = ('sim/image', 'sim/camera_info', 'sim/labels')
+OPTIONAL = ('sim/labels_2d', 'sim/segmentation')
+IDLE_S = 0.1  # pause of the worker when there is nothing to do
+REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
+JOIN_S = 3.5
+HISTORY = 20_000  # steps kept in history.json
+
+
+class Adaptation(ManagedNode):
+    """See the module and the table of topics in the README."""
+
+    PARAMETERS = (
+        Parameter('weights', 'tools', 'source model: safetensors file, or the name of a shipped one'),
+        Parameter('recipe', 'dann', 'recipe of config/recipes, or the path of a YAML file'),
+        Parameter('state_dir', '~/.ros/sim2real_da', 'folder of the weight versions; adaptation goes on from there'),
+        Parameter('device', 'cpu', 'torch device: cpu, cuda, cuda:0 …'),
+        Parameter('seed', 0, 'seed of batches and of the validation', 0, 2**31 - 1),
+        Parameter('gate_every', 25, 'learning steps between two candidates', 1, 100_000),
+        Parameter('tolerance', 0.01, 'how far AP50 and pose score on held-out simulation may fall (0.01: one point)',
+                  0.0, 1.0),
+        Parameter('holdout', 24, 'first simulated frames, kept for validation alone', 1, 1000),
+        Parameter('buffer_mb', 128, 'memory for real frames', 1, 65_536),
+        Parameter('max_steps', 0, 'stop to learn after so many steps; 0: never', 0, 1_000_000_000, live=True),
+        Parameter('duty_cycle', 0.8, 'share of the time the learner works', 0.01, 1.0, live=True),
+        Parameter('nice', 10, 'how much the learner yields to other processes', 0, 19),
+        Parameter('batch_source', 0, 'simulated frames in one step; 0: as the recipe says', 0, 256),
+        Parameter('batch_target', 0, 'real frames in one step; 0: as the recipe says', 0, 256),
+        Parameter('compressed', False, 'subscribe real/image/compressed instead of real/image'),
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('adaptation', **options)
+        self._worker: threading.Thread | None = None
+        self._session: AdaptationSession | None = None
+
+    # --- life ----------------------------------------
+
+    def configure(self) -> None:
+        """Load model, recipe and earlier versions, and make the topics."""
+        recipe = load_recipe(self.get('recipe'))
+        for name, parameter in (('source_frames', 'batch_source'), ('target_frames', 'batch_target')):
+            if self.get(parameter):
+                recipe = dataclasses.replace(recipe, **{name: self.get(parameter)})
+        self._state_dir = Path(self.get('state_dir')).expanduser()
+        self._session = AdaptationSession(
+            Bundle.load(weights_path(self.get('weights'))), recipe, WeightStore(self._state_dir),
+            device=self.get('device'), seed=self.get('seed'), holdout=self.get('holdout'),
+            gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
+            buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'))
+        self._lock = threading.Lock()  # the session is used from one thread at a time
+        self._stop = threading.Event()
+        self._held = False
+        self._waiting: Promotion | None = None
+        self._fault = ''
+        self._last_state = ''
+        self._unknown: Counter[str] = Counter()
+        self._label_map: list[str] | None = None
+        self._camera_info: CameraInfo | None = None
+        self._matcher = StampMatcher(REQUIRED)
+
+        self._weights = self.publish_on(UInt8MultiArray, '~/weights', latched=True)
+        self._status = self.publish_on(DiagnosticStatus, '~/status', latched=True)
+        for topic, kind in (('sim/image', Image), ('sim/camera_info', CameraInfo), ('sim/labels', Detection3DArray)):
+            self.listen_to(kind, topic, self._collector(topic), 20, watched=True)
+        for topic, kind in (('sim/labels_2d', Detection2DArray), ('sim/segmentation', Image)):
+            self.listen_to(kind, topic, self._collector(topic), 20)
+        self.listen_to(LabelInfo, 'sim/label_info', self._take_label_map, latched=True)
+        self._image_topic = 'real/image/compressed' if self.get('compressed') else 'real/image'
+        self.listen_to(CompressedImage if self.get('compressed') else Image, self._image_topic, self._take_real, 1,
+                       sensor=True, watched=True)
+        self.listen_to(CameraInfo, 'real/camera_info', self._remember_camera, 1, sensor=True, watched=True)
+        self.every(1.0, self._tick)
+        for name, order in (('pause', self._pause), ('resume', self._resume), ('hold', self._hold),
+                            ('release', self._release), ('save', self._save), ('rollback', self._rollback),
+                            ('reset', self._reset)):
+            self.offer(Trigger, f'~/{name}', self._service(name, order))
+
+    def activate(self) -> None:
+        """Publish the current version for perception nodes that come later, and start to learn."""
+        assert self._session is not None
+        self._weights.publish(messages.weights_message(self._session.current().to_bytes()))
+        self._stop.clear()
+        self._worker = threading.Thread(target=self._learn, name='learner', daemon=True)
+        self._worker.start()
+
+    def deactivate(self) -> None:
+        """Stop after the step in work."""
+        if self._worker is None:
+            return
+        self._stop.set()
+        self._worker.join(JOIN_S)
+        if self._worker.is_alive():
+            self.get_logger().warning('a learning step or validation is still in work; what it finds is not published')
+        self._worker = None
+        self._write_history()
+
+    def cleanup(self) -> None:
+        """Forget the session; its versions stay on disk."""
+        self._session = None
+
+    # --- simulation ----------------------------------------
+
+    def _collector(self, topic: str) -> Callable[[Any], None]:
+        def collect(message: Any) -> None:
+            found = self._matcher.add(topic, messages.nanoseconds(message.header.stamp), message)
+            if found is not None:
+                self._take_simulated(found)
+        return collect
+
+    def _take_label_map(self, message: LabelInfo) -> None:
+        self._label_map = messages.read_label_info(message, 'sim/label_info')
+
+    def _take_simulated(self, found: Mapping[str, Any]) -> None:
+        assert self._session is not None
+        image_message, labels_message = found['sim/image'], found['sim/labels']
+        image = messages.read_image(image_message, 'sim/image')
+        intrinsics = messages.read_camera_info(
+            found['sim/camera_info'], 'sim/camera_info', (image.shape[1], image.shape[0]))
+        if labels_message.header.frame_id != image_message.header.frame_id:
+            raise MessageError(
+                f'sim/labels: frame_id {labels_message.header.frame_id!r}, expected the image\'s '
+                f'{image_message.header.frame_id!r}: poses have to be in the camera\'s optical frame')
+        segmentation = None
+        if 'sim/segmentation' in found:
+            segmentation = messages.read_segmentation(found['sim/segmentation'], 'sim/segmentation')
+        read = messages.read_labels(
+            labels_message, 'sim/labels', intrinsics, self._session.source.objects, boxes=found.get('sim/labels_2d'),
+            segmentation=segmentation, label_map=self._label_map)
+        frame = Frame(image, intrinsics, messages.nanoseconds(image_message.header.stamp),
+                      image_message.header.frame_id)
+        self._session.add_source(LabelledFrame(frame, read.labels))
+        if read.unknown:
+            self._unknown.update(read.unknown)
+            raise MessageError(
+                f'sim/labels: classes {sorted(read.unknown)} are not known to the model and left out, expected '
+                f'{list(self._session.source.classes)}')
+
+    # --- camera ----------------------------------------
+
+    def _remember_camera(self, message: CameraInfo) -> None:
+        messages.read_camera_info(message, 'real/camera_info')
+        self._camera_info = message
+
+    def _take_real(self, message: Image | CompressedImage) -> None:
+        assert self._session is not None
+        if self._camera_info is None:
+            raise MessageError(f'{self._image_topic}: no usable message on real/camera_info yet')
+        image = messages.read_any_image(message, self._image_topic)
+        intrinsics = messages.read_camera_info(
+            self._camera_info, 'real/camera_info', (image.shape[1], image.shape[0]))
+        self._session.add_target(
+            Frame(image, intrinsics, messages.nanoseconds(message.header.stamp), message.header.frame_id))
+
+    # --- learning ----------------------------------------
+
+    def _learn(self) -> None:
+        """Work in steps until told to stop; an exception ends the learning, never the node or what perception runs."""
+        assert self._session is not None
+        session, stop = self._session, self._stop
+        os.nice(self.get('nice'))  # on Linux of this thread and of those torch starts from it
+        while not stop.is_set():
+            started = time.monotonic()
+            busy = False
+            with self._lock:
+                if not self._fault and not stop.is_set():
+                    session.max_steps = self.get('max_steps')
+                    busy = session.state == 'adapting'
+                    try:
+                        promotion = session.work()
+                    except Exception as error:
+                        self._fault = f'{type(error).__name__}: {error}'
+                        self.get_logger().error(
+                            f'learning stopped: {self._fault}; ~/resume, ~/rollback or ~/reset goes on\n'
+                            f'{traceback.format_exc()}')
+                        promotion = None
+                    if promotion is not None and not stop.is_set():
+                        self._announce(promotion)
+            if not busy:
+                stop.wait(IDLE_S)
+                continue
+            spent = time.monotonic() - started
+            duty = self.get('duty_cycle')
+            stop.wait(max(REST_S, spent * (1 - duty) / duty))
+
+    def _announce(self, promotion: Promotion) -> None:
+        """Publish weights that are on disk already, or keep them back while held."""
+        self._write_history()
+        if self._held:
+            self._waiting = promotion
+            self.get_logger().info(f'weights version {promotion.version} wait until ~/release')
+            return
+        self._weights.publish(messages.weights_message(promotion.data))
+        self.get_logger().info(f'published weights version {promotion.version}: {promotion.decision.reason}')
+
+    def _write_history(self) -> None:
+        """Keep what the learning curves need beside the weights."""
+        assert self._session is not None
+        write_atomically(self._state_dir / 'history.json', json.dumps(self._session.history[-HISTORY:]).encode())
+
+    # --- services ----------------------------------------
+
+    def _service(self, name: str, order: Callable[[AdaptationSession], str]) -> Callable[[Any, Any], Any]:
+        def serve(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            session = self._session
+            assert session is not None
+            try:
+                with self._lock:  # at most one micro-step or validation to wait for
+                    response.message = order(session)
+                response.success = True
+            except (ValueError, OSError) as error:
+                response.success, response.message = False, str(error)
+            self.get_logger().info(f'{name}: {response.message}')
+            self._tick()
+            return response
+        return serve
+
+    def _pause(self, session: AdaptationSession) -> str:
+        session.pause()
+        return f'learning is paused at step {session.step}'
+
+    def _resume(self, session: AdaptationSession) -> str:
+        self._fault = ''
+        session.resume()
+        return f'learning goes on at step {session.step}'
+
+    def _hold(self, _session: AdaptationSession) -> str:
+        self._held = True
+        return 'no weights are published until ~/release'
+
+    def _release(self, _session: AdaptationSession) -> str:
+        self._held = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return 'nothing waited'
+        self._announce(waiting)
+        return f'published version {waiting.version}'
+
+    def _save(self, session: AdaptationSession) -> str:
+        self._write_history()
+        return f'saved {session.save()}'
+
+    def _rollback(self, session: AdaptationSession) -> str:
+        return self._restarted(session.rollback())
+
+    def _reset(self, session: AdaptationSession) -> str:
+        return self._restarted(session.reset())
+
+    def _restarted(self, promotion: Promotion) -> str:
+        self._fault = ''
+        self._waiting = None
+        self._announce(promotion)
+        return f'{promotion.decision.reason}; published as version {promotion.version}'
+
+    # --- status ----------------------------------------
+
+    def _tick(self) -> None:
+        self._matcher.required = set(REQUIRED) | {
+            topic for topic in OPTIONAL if self.count_publishers(self.resolve_topic_name(topic))}
+        if not self.active:
+            return
+        status = self.status()
+        self._status.publish(status)
+        state = self._state()
+        if state != self._last_state:
+            self.get_logger().info(f'{state}: {self._reason()}' if self._reason() else state)
+            self._last_state = state
+
+    def _state(self) -> str:
+        assert self._session is not None
+        if self._fault:
+            return 'faulted'
+        return 'held' if self._waiting is not None else self._session.state
+
+    def _reason(self) -> str:
+        assert self._session is not None
+        if self._fault:
+            return self._fault
+        if self._waiting is not None:
+            return f'version {self._waiting.version} waits until ~/release'
+        return self._session.reason
+
+    def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """Say the state, its reason, and every number of the session."""
+        assert self._session is not None
+        state, reason = self._state(), self._reason()
+        values: dict[str, object] = {
+            'state': state, 'reason': reason, 'recipe': self._session.recipe.name, 'held': self._held,
+            'matched': self._matcher.matched, 'unmatched': sum(self._matcher.dropped.values()),
+            **self._session.metrics,
+        }
+        if self._unknown:
+            values['unknown_classes'] = dict(self._unknown)
+        text = f'{state}: {reason}' if reason else state
+        if state == 'faulted':
+            return DiagnosticStatus.ERROR, text, values
+        complaint = self._matcher.complaint()
+        if complaint:
+            return DiagnosticStatus.WARN, f'{text}; {complaint}', values
+        return DiagnosticStatus.OK, text, values
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; the console script ``adaptation``."""
+    return run(Adaptation, args)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,277 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Perception node: the newest image in, detections and poses out, weights changed between two images.
+
+The image callback only hands the message to a worker thread, and its callback group lets it run only while the worker
+is free. Until then the middleware's queue of depth 1 keeps the newest image, so an image the callback has accepted is
+always answered and never a stale one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticStatus
+from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
+from rclpy.callback_groups import CallbackGroup
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import UInt8MultiArray
+from std_srvs.srv import Trigger
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
+from visualization_msgs.msg import MarkerArray
+
+from sim2real_da.evaluation.drawing import draw
+from sim2real_da.networks.bundle import Bundle, WeightsError
+from sim2real_da.networks.estimator import Estimator
+from sim2real_da.nodes import messages
+from sim2real_da.nodes.messages import MessageError
+from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
+from sim2real_da.samples import Detection, Frame
+
+DRAIN_S = 3.0  # an image in work when the node is told to stop gets this long to be answered
+
+
+class WhileFree(CallbackGroup):
+    """Lets its callbacks run only while the worker is free; until then their messages stay in the middleware."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = True
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether the executor may look at the entity at all."""
+        return self.free
+
+    def beginning_execution(self, entity: Any) -> bool:
+        """Whether the executor may take the message."""
+        return self.free
+
+    def ending_execution(self, entity: Any) -> None:
+        """Nothing to release: the worker says when it is free."""
+
+
+class Perception(ManagedNode):
+    """See the module and the table of topics in the README."""
+
+    PARAMETERS = (
+        Parameter('weights', 'tools', 'safetensors file, or the name of a shipped model'),
+        Parameter('device', 'cpu', 'torch device: cpu, cuda, cuda:0 …'),
+        Parameter('score_threshold', 0.3, 'weaker detections are dropped', 0.0, 1.0, live=True),
+        Parameter('max_detections', 20, 'best detections kept in one image', 1, 300, live=True),
+        Parameter('compressed', False, 'subscribe real/image/compressed instead of real/image'),
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('perception', **options)
+        self._estimator: Estimator | None = None
+        self._worker: threading.Thread | None = None
+
+    # --- life ----------------------------------------
+
+    def configure(self) -> None:
+        """Load the model and make the topics."""
+        path = weights_path(self.get('weights'))
+        bundle = Bundle.load(path)
+        self._location = str(path)
+        self._estimator = Estimator(
+            bundle, self.get('device'), self.get('score_threshold'), self.get('max_detections'))
+        names = messages.topic_names(bundle.classes)
+        self._camera_info: CameraInfo | None = None
+        self._inbox: Image | CompressedImage | None = None
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._accepted = self._answered = self._swaps = self._rejected = 0
+        self._rejection = ''
+        self._held = False
+        self._waiting: Bundle | None = None
+        self._latencies: deque[float] = deque(maxlen=200)
+        self._group = WhileFree()
+
+        self._boxes = self.publish_on(Detection2DArray, '~/detections')
+        self._solids = self.publish_on(Detection3DArray, '~/detections_3d')
+        self._poses = self.publish_on(PoseArray, '~/poses')
+        self._pose = {c: self.publish_on(PoseWithCovarianceStamped, f'~/pose/{n}') for c, n in names.items()}
+        self._label_info = self.publish_on(LabelInfo, '~/label_info', latched=True)
+        self._vision_info = self.publish_on(VisionInfo, '~/vision_info', latched=True)
+        self._overlay = self.publish_on(Image, '~/overlay', 1)
+        self._markers = self.publish_on(MarkerArray, '~/markers', 1)
+
+        self._image_topic = 'real/image/compressed' if self.get('compressed') else 'real/image'
+        self.listen_to(CompressedImage if self.get('compressed') else Image, self._image_topic, self._accept, 1,
+                       sensor=True, watched=True, group=self._group)
+        self.listen_to(CameraInfo, 'real/camera_info', self._remember_camera, 1, sensor=True, watched=True)
+        self.listen_to(UInt8MultiArray, 'weights', self._receive_weights, latched=True)
+        self.offer(Trigger, '~/hold', self._hold)
+        self.offer(Trigger, '~/release', self._release)
+
+    def activate(self) -> None:
+        """Announce the model and start the worker."""
+        self._announce()
+        self._stopping = False
+        self._group.free = True
+        self._worker = threading.Thread(target=self._work, name='perception', daemon=True)
+        self._worker.start()
+
+    def deactivate(self) -> None:
+        """Answer the image in work, then stop the worker."""
+        if self._worker is None:
+            return
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._worker.join(DRAIN_S)
+        if self._worker.is_alive():
+            self.get_logger().error(f'the image in work was not finished within {DRAIN_S} s')
+        self._worker = None
+
+    def cleanup(self) -> None:
+        """Free the model."""
+        self._estimator = None
+
+    def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
+        """Say which weights run and how many images were answered."""
+        assert self._estimator is not None
+        version = self._estimator.bundle.version
+        values: dict[str, object] = {
+            'weights_version': version, 'recipe': self._estimator.bundle.recipe, 'frames_accepted': self._accepted,
+            'frames_answered': self._answered, 'weight_swaps': self._swaps, 'weights_rejected': self._rejected,
+            'last_rejection': self._rejection, 'held': self._held,
+        }
+        latencies = sorted(self._latencies)
+        if latencies:
+            values['inference_ms_p50'] = 1e3 * latencies[len(latencies) // 2]
+        if self._rejected and self._rejection:
+            return DiagnosticStatus.WARN, f'weights v{version}; newer ones were rejected: {self._rejection}', values
+        return DiagnosticStatus.OK, f'weights v{version}' + (' (held)' if self._held else ''), values
+
+    # --- images ----------------------------------------
+
+    def _remember_camera(self, message: CameraInfo) -> None:
+        messages.read_camera_info(message, 'real/camera_info')  # complains here, under its own name
+        self._camera_info = message
+
+    def _accept(self, message: Image | CompressedImage) -> None:
+        """Hand over; the callback group has made sure that the worker is free."""
+        if self._camera_info is None:
+            raise MessageError(f'{self._image_topic}: no usable message on real/camera_info yet, so no pose can be '
+                               f'computed; publish the camera_info of this image')
+        with self._wake:
+            self._group.free = False
+            self._inbox = message
+            self._wake.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                while self._inbox is None and not self._stopping:
+                    self._wake.wait()
+                message, self._inbox = self._inbox, None
+            if message is None:
+                return
+            try:
+                self._answer(message)
+            except MessageError as error:
+                self.refuse(self._image_topic, error)
+            except Exception as error:  # out of memory, a broken driver: name it, drop this image, go on
+                self.get_logger().error(f'inference failed: {type(error).__name__}: {error}')
+                self.refuse(self._image_topic, f'inference failed: {error}')
+            finally:
+                self._group.free = True
+                if self.executor is not None:
+                    self.executor.wake()
+
+    def _answer(self, message: Image | CompressedImage) -> None:
+        assert self._estimator is not None and self._camera_info is not None
+        started = time.monotonic()
+        image = messages.read_any_image(message, self._image_topic)
+        intrinsics = messages.read_camera_info(
+            self._camera_info, 'real/camera_info', (image.shape[1], image.shape[0]))
+        frame = Frame(image, intrinsics, messages.nanoseconds(message.header.stamp), message.header.frame_id)
+        self._accepted += 1
+        self._estimator.score_threshold = self.get('score_threshold')
+        self._estimator.max_detections = self.get('max_detections')
+        found = self._estimator.estimate(frame.image, frame.intrinsics)
+        self._publish(found, frame)
+        self._answered += 1
+        self._latencies.append(time.monotonic() - started)
+
+    def _publish(self, found: list[Detection], frame: Frame) -> None:
+        assert self._estimator is not None
+        objects = self._estimator.bundle.objects
+        head = messages.header(frame.stamp, frame.frame_id)
+        self._boxes.publish(messages.detections_2d_message(found, head))
+        self._solids.publish(messages.detections_3d_message(found, objects, head))
+        self._poses.publish(messages.pose_array_message(found, head))
+        for name, pose in messages.best_poses(found, head).items():
+            self._pose[name].publish(pose)
+        if self._overlay.get_subscription_count():
+            self._overlay.publish(messages.image_message(
+                draw(frame.image, found, frame.intrinsics, objects, scale=1), head))
+        if self._markers.get_subscription_count():
+            self._markers.publish(messages.marker_message(found, objects, head))
+
+    # --- weights ----------------------------------------
+
+    def _announce(self) -> None:
+        assert self._estimator is not None
+        bundle = self._estimator.bundle
+        head = messages.header(self.now(), '')
+        self._label_info.publish(messages.label_info_message(bundle.classes, self.get('score_threshold'), head))
+        self._vision_info.publish(messages.vision_info_message(
+            f'sim2real_da detector + pose network, recipe {bundle.recipe}', self._location, bundle.version, head))
+
+    def _receive_weights(self, message: UInt8MultiArray) -> None:
+        assert self._estimator is not None
+        current = self._estimator.bundle
+        try:
+            bundle = Bundle.from_bytes(memoryview(message.data), like=current)
+            if bundle.version == current.version and bundle.recipe == current.recipe:
+                return  # the latched message of a restarted publisher
+            if bundle.version <= current.version:
+                raise WeightsError(
+                    f'weights: version {bundle.version} is not newer than the running {current.version}; versions only '
+                    f'grow, also on rollback')
+        except WeightsError as error:
+            self._rejected += 1
+            self._rejection = str(error)
+            raise MessageError(f'weights: rejected, version {current.version} keeps running: {error}') from error
+        if self._held:
+            self._waiting = bundle
+            self.get_logger().info(f'weights version {bundle.version} wait until ~/release')
+            return
+        self._swap(bundle)
+
+    def _swap(self, bundle: Bundle) -> None:
+        assert self._estimator is not None
+        self._estimator.swap(bundle)
+        self._swaps += 1
+        self._rejection = ''
+        self.get_logger().info(f'weights version {bundle.version} (recipe {bundle.recipe}) from the next image on')
+        self._announce()
+
+    def _hold(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._held = True
+        response.success, response.message = True, 'no weights change until ~/release'
+        return response
+
+    def _release(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._held = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._swap(waiting)
+        response.success = True
+        response.message = f'weights version {waiting.version} taken' if waiting is not None else 'nothing waited'
+        return response
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node; the console script ``perception``."""
+    return run(Perception, args)
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
