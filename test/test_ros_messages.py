@@ -173,7 +173,8 @@ def test_camera_info_region_outside() -> None:
 
 
 def label(name: str = 'cube', z: float = 1.0) -> ObjectLabel:
-    return ObjectLabel(name, np.array([10.0, 5.0, 30.0, 25.0]), Pose(np.array([0, 0, 0, 1.0]), np.array([0, 0, z])), 0.75)
+    pose = Pose(np.array([0, 0, 0, 1.0]), np.array([0, 0, z]))
+    return ObjectLabel(name, np.array([10.0, 5.0, 30.0, 25.0]), pose, 0.75)
 
 
 def test_label_message_by_hand() -> None:

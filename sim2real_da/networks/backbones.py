@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Feature extractors by name: maps at strides 4, 8, 16 and 32.
 
-``resnet_tiny`` is a residual network (He et al., CVPR 2016) small enough to train on two CPU cores: 1.2 M parameters.
+``resnet_tiny`` is a residual network (He et al., CVPR 2016) small enough to train on two CPU cores: 0.7 M parameters.
 Any torchvision ResNet or MobileNetV3 may be named instead.
 """
 
@@ -15,8 +15,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock
 
 STRIDES = (4, 8, 16, 32)
-TINY_CHANNELS = (32, 64, 128, 192)
-TINY_BLOCKS = (2, 2, 2, 1)
+TINY_CHANNELS = (24, 48, 96, 160)
+TINY_BLOCKS = (1, 2, 2, 1)
 # Names of the torchvision modules whose outputs have strides 4, 8, 16 and 32.
 TORCHVISION_NODES = {
     'resnet': ('layer1', 'layer2', 'layer3', 'layer4'),

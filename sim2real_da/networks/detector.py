@@ -65,7 +65,7 @@ class Detector(nn.Module):
     """
 
     def __init__(self, classes: int, backbone: str = 'resnet_tiny', input_size: tuple[int, int] = (320, 240),
-                 width: int = 48) -> None:
+                 width: int = 40) -> None:
         super().__init__()
         self.config = {'classes': classes, 'backbone': backbone, 'input_size': list(input_size), 'width': width}
         self.input_size = (int(input_size[0]), int(input_size[1]))

@@ -65,7 +65,7 @@ class PoseNetwork(nn.Module):
     :param crop_size: side of the square crop in pixels, a multiple of 32
     """
 
-    def __init__(self, classes: int, backbone: str = 'resnet_tiny', crop_size: int = 64, width: int = 64) -> None:
+    def __init__(self, classes: int, backbone: str = 'resnet_tiny', crop_size: int = 64, width: int = 48) -> None:
         super().__init__()
         self.config = {'classes': classes, 'backbone': backbone, 'crop_size': crop_size, 'width': width}
         self.classes, self.crop_size = classes, crop_size
