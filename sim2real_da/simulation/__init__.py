@@ -1,0 +1,9 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""MuJoCo scenes that become labelled pictures: objects, randomisation, rendering, and the surrogate reality."""
+
+import os
+import sys
+
+if sys.platform.startswith('linux') and not os.environ.get('DISPLAY'):
+    os.environ.setdefault('MUJOCO_GL', 'egl')  # mujoco reads it when it is imported, so it stands before everything

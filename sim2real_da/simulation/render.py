@@ -1,0 +1,151 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Render labelled data sets to disk, in the BOP layout.
+
+A set is made of scenes of :data:`FRAMES` pictures. Scene n of seed s is always the same, whoever draws it: an
+interrupted run continues with the scenes that are missing, and several processes share a set with ``--shard i/n``.
+
+``python -m sim2real_da.simulation.render --objects tools --out FOLDER --count 1000 --seed 1``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sim2real_da.samples import Intrinsics, LabelledFrame
+from sim2real_da.simulation.objects import LIVE_FACES, SimObject, bop_objects, load_objects, models_folder
+from sim2real_da.simulation.randomisation import Randomisation
+
+LOG = logging.getLogger(__name__)
+FRAMES = 100
+SPLIT = 'train'
+
+
+def default_intrinsics(objects: str, width: int, height: int, fov_deg: float = 55.0) -> Intrinsics:
+    """Return the camera of a BOP folder (``camera.json``) scaled to a size, or an ideal one.
+
+    :param objects: ``tools`` or a BOP folder
+    :param fov_deg: horizontal angle of view where there is no ``camera.json``
+    """
+    if objects != 'tools':
+        for folder in (Path(objects), Path(objects).parent):
+            stored = folder / 'camera.json'
+            if stored.is_file():
+                v = json.loads(stored.read_text())
+                return Intrinsics(
+                    int(v['width']), int(v['height']), v['fx'], v['fy'], v['cx'], v['cy']).scaled(width, height)
+    focal = width / 2 / math.tan(math.radians(fov_deg) / 2)
+    return Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+
+
+def render_dataset(
+    objects: str, out: Path, count: int, seed: int, width: int = 640, height: int = 480,
+    photos: Path | None = None, *, intrinsics: Intrinsics | None = None,
+    randomisation: Randomisation | None = None, faces: int = LIVE_FACES, shard: tuple[int, int] = (0, 1),
+) -> int:
+    """Render ``count`` pictures into ``out/train/NNNNNN``; scenes already there are kept.
+
+    :param objects: ``tools`` or a BOP folder
+    :param photos: photographs for surfaces; None: those packaged with scikit-image
+    :param intrinsics: default: of the BOP folder's ``camera.json``, scaled, or 55 degrees
+    :param faces: BOP meshes are simplified to so many faces, 0 leaves them as they are
+    :param shard: ``(i, n)``: draw only the scenes i, i + n, i + 2n, ...
+    :return: number of pictures drawn now
+    :raises ValueError: when ``out`` holds a set made with other arguments
+    """
+    camera = intrinsics or default_intrinsics(objects, width, height)
+    items = load_objects(objects) if objects == 'tools' or faces == LIVE_FACES else bop_objects(Path(objects), faces)
+    ids = object_ids(items)
+    _describe(Path(out), objects, ids, seed, camera)
+    drawn, start = 0, time.monotonic()
+    for scene in range(shard[0], math.ceil(count / FRAMES), shard[1]):
+        folder = Path(out) / SPLIT / f'{scene:06d}'
+        if folder.is_dir():
+            continue
+        frames = min(FRAMES, count - scene * FRAMES)
+        drawn += _write(folder, _scene(items, camera, seed, scene, frames, randomisation, photos), ids)
+        LOG.info('%s: %d pictures, %.1f a second', folder, frames, drawn / (time.monotonic() - start))
+    return drawn
+
+
+def object_ids(items: Sequence[SimObject]) -> dict[str, int]:
+    """Return a BOP id for each class: the number in ``obj_%06d``, else the place in the list, from 1."""
+    return {
+        item.name: int(item.name[4:]) if item.name.startswith('obj_') else place
+        for place, item in enumerate(items, start=1)
+    }
+
+
+def _scene(
+    items: Sequence[SimObject], camera: Intrinsics, seed: int, scene: int, count: int,
+    randomisation: Randomisation | None, photos: Path | None,
+) -> Iterator[LabelledFrame]:
+    from sim2real_da.simulation.simulator import Simulator  # MuJoCo is loaded when pictures are drawn, not before
+
+    simulator = Simulator(items, camera, seed=(seed, scene), randomisation=randomisation, photos=photos)
+    try:
+        for _ in range(count):
+            yield simulator.sample()
+    finally:
+        simulator.close()
+
+
+def _write(folder: Path, frames: Iterator[LabelledFrame], ids: dict[str, int]) -> int:
+    from sim2real_da.data.bop import write_scene
+
+    return write_scene(folder, frames, ids)
+
+
+def _describe(out: Path, objects: str, ids: dict[str, int], seed: int, camera: Intrinsics) -> None:
+    spec = objects if objects == 'tools' else str(models_folder(Path(objects)).resolve())
+    described = {
+        'objects': spec, 'names': {str(number): name for name, number in ids.items()}, 'seed': seed,
+        'camera': {'width': camera.width, 'height': camera.height, 'fx': camera.fx, 'fy': camera.fy,
+                   'cx': camera.cx, 'cy': camera.cy},
+    }
+    path = out / 'dataset.json'
+    if path.is_file():
+        stored = json.loads(path.read_text())
+        if stored != described:
+            raise ValueError(f'{path}: the set here was made with other arguments ({stored}); choose another folder')
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(described, indent=1))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of :func:`render_dataset`."""
+    parser = argparse.ArgumentParser(description='Render labelled pictures of objects on a table (BOP layout).')
+    parser.add_argument('--objects', default='tools', help='tools, or a BOP folder with models/')
+    parser.add_argument('--out', type=Path, required=True, help='folder of the data set; its scenes go to train/')
+    parser.add_argument('--count', type=int, default=1000, help='number of pictures')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--width', type=int, default=640)
+    parser.add_argument('--height', type=int, default=480)
+    parser.add_argument('--photos', type=Path, default=None, help='folder of photographs for tables and walls')
+    parser.add_argument('--faces', type=int, default=LIVE_FACES, help='simplify BOP meshes to this; 0: do not')
+    parser.add_argument('--shard', default='0/1', help='i/n: draw every n-th scene from the i-th on')
+    for group in Randomisation.__dataclass_fields__:
+        parser.add_argument(f'--no-{group}', dest=group, action='store_false', help=f'do not randomise: {group}')
+    values = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    # the software rasteriser's own threads cost more than they gain: run several shards instead
+    os.environ.setdefault('LP_NUM_THREADS', '0')
+    part, parts = (int(v) for v in values.shard.split('/'))
+    if not 0 <= part < parts:
+        parser.error(f'--shard {values.shard}: expected i/n with 0 <= i < n')
+    switches = Randomisation(**{group: getattr(values, group) for group in Randomisation.__dataclass_fields__})
+    render_dataset(values.objects, values.out, values.count, values.seed, values.width, values.height, values.photos,
+                   randomisation=switches, faces=values.faces, shard=(part, parts))
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
