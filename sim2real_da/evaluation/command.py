@@ -21,7 +21,7 @@ from sim2real_da.resources import weights_file
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
 
 SCORE_THRESHOLD = 0.05  # average precision needs the weak detections; recall and pose errors start at 0.3 themselves
-WIDTH, HEIGHT, FIELD_OF_VIEW_DEG = 320, 240, 60.0  # of the surrogate camera
+WIDTH, HEIGHT, FIELD_OF_VIEW_DEG = 640, 480, 58.0  # of the surrogate camera, as the camera node has it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
