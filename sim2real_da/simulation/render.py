@@ -120,9 +120,8 @@ def _describe(out: Path, objects: str, ids: dict[str, int], seed: int, camera: I
     path.write_text(json.dumps(described, indent=1))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of :func:`render_dataset`."""
-    parser = argparse.ArgumentParser(description='Render labelled pictures of objects on a table (BOP layout).')
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``sim2real_da render``."""
     parser.add_argument('--objects', default='tools', help='tools, or a BOP folder with models/')
     parser.add_argument('--out', type=Path, required=True, help='folder of the data set; its scenes go to train/')
     parser.add_argument('--count', type=int, default=1000, help='number of pictures')
@@ -134,16 +133,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--shard', default='0/1', help='i/n: draw every n-th scene from the i-th on')
     for group in Randomisation.__dataclass_fields__:
         parser.add_argument(f'--no-{group}', dest=group, action='store_false', help=f'do not randomise: {group}')
-    values = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format='%(message)s')
+
+
+def run(values: argparse.Namespace) -> None:
+    """Render as asked for on the command line.
+
+    :raises ValueError: for a shard that is not i/n with 0 <= i < n
+    """
     # the software rasteriser's own threads cost more than they gain: run several shards instead
     os.environ.setdefault('LP_NUM_THREADS', '0')
     part, parts = (int(v) for v in values.shard.split('/'))
     if not 0 <= part < parts:
-        parser.error(f'--shard {values.shard}: expected i/n with 0 <= i < n')
+        raise ValueError(f'--shard {values.shard}: expected i/n with 0 <= i < n')
     switches = Randomisation(**{group: getattr(values, group) for group in Randomisation.__dataclass_fields__})
     render_dataset(values.objects, values.out, values.count, values.seed, values.width, values.height, values.photos,
                    randomisation=switches, faces=values.faces, shard=(part, parts))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run as ``python -m sim2real_da.simulation.render``."""
+    parser = argparse.ArgumentParser(description='Render labelled pictures of objects on a table (BOP layout).')
+    add_arguments(parser)
+    logging.basicConfig(level=logging.INFO, format='%(message)s')
+    run(parser.parse_args(arguments))
     return 0
 
 
