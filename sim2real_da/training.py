@@ -30,7 +30,7 @@ from sim2real_da.samples import Frame, LabelledFrame
 
 log = logging.getLogger(__name__)
 
-FRAMES = 12  # frames of a step
+FRAMES = 8  # frames of a step
 CROPS = 48  # crops of a step
 WINDOW = (192, 192)  # the detector trains on windows: less empty picture in every step
 PEAK_RATE = 2e-3  # AdamW, one cycle; chosen on simulated validation loss in runs of 300 steps
@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     bundle = train(
-        BopDataset(options.data), options.out, steps=options.steps, minutes=options.minutes, seed=options.seed,
+        BopDataset(options.data, 'train'), options.out, steps=options.steps, minutes=options.minutes, seed=options.seed,
         effects=options.camera_effects, turn=options.turn, device=options.device, note=options.note)
     bundle.save(options.out, half=options.half)
     log.info('wrote %s', options.out)

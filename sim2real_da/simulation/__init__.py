@@ -7,3 +7,5 @@ import sys
 
 if sys.platform.startswith('linux') and not os.environ.get('DISPLAY'):
     os.environ.setdefault('MUJOCO_GL', 'egl')  # mujoco reads it when it is imported, so it stands before everything
+# Mesa's software rasteriser: its threads cost more than they gain on small pictures, and training needs the cores
+os.environ.setdefault('LP_NUM_THREADS', '0')

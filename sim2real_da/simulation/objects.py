@@ -140,7 +140,7 @@ def models_folder(folder: Path) -> Path:
         if (candidate / 'models_info.json').is_file():
             return candidate
     raise FileNotFoundError(
-        f'{folder}: no models_info.json here, in models/ or in models_eval/; expected a BOP data set or its models folder')
+        f'{folder}: no models_info.json here, in models/ or in models_eval/; expected a BOP data set')
 
 
 def bop_models(folder: Path) -> dict[str, ObjectModel]:
@@ -212,7 +212,7 @@ def _bop_files(folder: Path) -> list[tuple[str, Path, dict[str, Any]]]:
     try:
         infos = json.loads(table.read_text())
     except json.JSONDecodeError as error:
-        raise ValueError(f'{table}: not readable as JSON ({error}); expected BOP object ids with their sizes') from error
+        raise ValueError(f'{table}: not readable as JSON ({error}); expected BOP objects by id') from error
     found = []
     for number, info in sorted(infos.items(), key=lambda item: int(item[0])):
         name = f'obj_{int(number):06d}'

@@ -14,7 +14,6 @@ import argparse
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,8 +139,6 @@ def run(values: argparse.Namespace) -> None:
 
     :raises ValueError: for a shard that is not i/n with 0 <= i < n
     """
-    # the software rasteriser's own threads cost more than they gain: run several shards instead
-    os.environ.setdefault('LP_NUM_THREADS', '0')
     part, parts = (int(v) for v in values.shard.split('/'))
     if not 0 <= part < parts:
         raise ValueError(f'--shard {values.shard}: expected i/n with 0 <= i < n')

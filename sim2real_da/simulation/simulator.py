@@ -153,7 +153,7 @@ class Simulator:
         extra = [world.body(f'primitive{n}') for n in range(world.bodies - labelled - len(world.clutter))]
         extra = [b for b in extra if rng.random() < 0.5] if self.randomisation.distractors else []
         for body in extra:
-            world.resize(body, rng.uniform(0.012, 0.06, 3))
+            world.resize(body, rng.uniform(0.01, 0.05, 3))
         if rng.random() < layout.upright:
             self._stand(here, extra, rng)
         else:

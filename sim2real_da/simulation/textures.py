@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 LOG = logging.getLogger(__name__)
 Picture = NDArray[np.uint8]
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-# Colour photographs inside the scikit-image package: public domain, CC0 or freely usable (its data/README.txt).
+# Photographs inside the scikit-image package, freely usable (docs/surrogate.md names their licences). Two sets that share
+# nothing: the surrogate reality shows pictures no simulated scene has.
 PACKAGED = (
-    'astronaut.png', 'brick.png', 'chelsea.png', 'coffee.png', 'grass.png', 'gravel.png', 'hubble_deep_field.jpg',
-    'ihc.png', 'motorcycle_left.png', 'motorcycle_right.png', 'retina.jpg', 'rocket.jpg', 'camera.png', 'moon.png',
+    'astronaut.png', 'chelsea.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png', 'retina.jpg', 'rocket.jpg',
+    'camera.png', 'moon.png',
 )
+PACKAGED_SURROGATE = ('brick.png', 'grass.png', 'gravel.png', 'motorcycle_left.png', 'coins.png', 'page.png')
 
 
 def read_picture(path: Path) -> Picture:
@@ -33,14 +36,14 @@ def read_picture(path: Path) -> Picture:
     return np.asarray(cv2.cvtColor(stored, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def packaged_photographs() -> list[Path]:
-    """Return the photographs of the installed scikit-image, none where it is not installed."""
+def packaged_photographs(names: Sequence[str] = PACKAGED) -> list[Path]:
+    """Return photographs of the installed scikit-image, none where it is not installed."""
     found = importlib.util.find_spec('skimage')
     if found is None or found.origin is None:
         LOG.info('scikit-image is not installed: procedural textures only')
         return []
     folder = Path(found.origin).parent / 'data'
-    return [folder / name for name in PACKAGED if (folder / name).is_file()]
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def photograph_paths(folder: Path | None, limit: int = 150) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,13 +65,14 @@ class World:
             raise ValueError('simulator: no objects; expected at least one')
         self.objects = tuple(objects)
         self.clutter = tuple(clutter)
+        self._context: mujoco.MjrContext | None = None
+        self._gl: mujoco.GLContext | None = None
+        self._release: weakref.finalize | None = None
         self._textures = textures
         self._primitives, self._sheets = primitives, sheets
         self.model = self._build().compile()
         self.data = mujoco.MjData(self.model)
         self._index()
-        self._context: mujoco.MjrContext | None = None
-        self._gl: mujoco.GLContext | None = None
         self._scene = mujoco.MjvScene(self.model, maxgeom=1000)
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
@@ -246,11 +248,12 @@ class World:
         except Exception as error:  # each GL backend has its own kinds
             backend = os.environ.get('MUJOCO_GL', 'not set')
             raise RuntimeError(
-                f'simulator: no OpenGL to draw with (MUJOCO_GL={backend}: {error}). Without a display set '
-                'MUJOCO_GL=egl before mujoco is imported, and install libegl1 libegl-mesa0 libgl1-mesa-dri (Debian, Ubuntu)'
+                f'simulator: no OpenGL to draw with (MUJOCO_GL={backend}: {error}). Without a display set MUJOCO_GL=egl'
+                ' before mujoco is imported; Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri'
             ) from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
-        self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
+        # left to itself MuJoCo frees its names in whatever GL context is current, which may be another world's
+        self._release = weakref.finalize(self, _release, self._gl, self._context)
 
     def place(self, body: int, position: ArrayLike, rotation: Rotation) -> None:
         """Put a body at a world pose, shown and at rest."""
@@ -470,14 +473,9 @@ class World:
         return tuple(labels)
 
     def _free(self) -> None:
-        if self._context is not None:
-            if self._gl is not None:
-                self._gl.make_current()
-            self._context.free()
-            self._context = None
-        if self._gl is not None:
-            self._gl.free()
-            self._gl = None
+        if self._release is not None:
+            self._release()
+        self._release, self._context, self._gl = None, None, None
 
     def close(self) -> None:
         """Free the renderer."""
@@ -487,6 +485,12 @@ class World:
 def _wxyz(rotation: Rotation) -> Array:
     """Return MuJoCo's order of a quaternion."""
     return np.asarray(rotation.as_quat()[[3, 0, 1, 2]], dtype=np.float64)
+
+
+def _release(gl: mujoco.GLContext, context: mujoco.MjrContext) -> None:
+    gl.make_current()
+    context.free()
+    gl.free()
 
 
 def _bounds(pixels: Array) -> Array:
