@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 LOG = logging.getLogger(__name__)
 Picture = NDArray[np.uint8]
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-# Photographs inside the scikit-image package, freely usable (docs/surrogate.md names their licences). Two sets that share
-# nothing: the surrogate reality shows pictures no simulated scene has.
+# Photographs inside the scikit-image package that anybody may use (docs/surrogate.md names their licences). Two sets
+# that share nothing: the surrogate reality shows pictures no simulated scene has.
 PACKAGED = (
-    'astronaut.png', 'chelsea.png', 'coffee.png', 'hubble_deep_field.jpg', 'ihc.png', 'retina.jpg', 'rocket.jpg',
-    'camera.png', 'moon.png',
+    'astronaut.png', 'chelsea.png', 'hubble_deep_field.jpg', 'ihc.png', 'retina.jpg', 'rocket.jpg', 'camera.png',
 )
-PACKAGED_SURROGATE = ('brick.png', 'grass.png', 'gravel.png', 'motorcycle_left.png', 'coins.png', 'page.png')
+PACKAGED_SURROGATE = ('brick.png', 'grass.png', 'gravel.png', 'coffee.png', 'coins.png', 'clock_motion.png')
 
 
 def read_picture(path: Path) -> Picture:
