@@ -165,7 +165,8 @@ class Adaptation(ManagedNode):
             segmentation=segmentation, label_map=self._label_map)
         frame = Frame(image, intrinsics, messages.nanoseconds(image_message.header.stamp),
                       image_message.header.frame_id)
-        self._session.add_source(LabelledFrame(frame, read.labels))
+        if read.labels or not read.unknown:  # a picture of strangers alone is no picture of an empty table
+            self._session.add_source(LabelledFrame(frame, read.labels))
         if read.unknown:
             self._unknown.update(read.unknown)
             raise MessageError(
