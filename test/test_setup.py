@@ -148,8 +148,8 @@ def test_full_disk(tool: ModuleType, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('output', 'expected'), [
-    ("WARNING: Retrying: NewConnectionError('... Temporary failure in name resolution')\nERROR: No matching distribution "
-     'found for torch', 'no package index'),
+    ("WARNING: Retrying: NewConnectionError('... Temporary failure in name resolution')\nERROR: No matching "
+     'distribution found for torch', 'no package index'),
     ('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device', 'full'),
     ('Collecting a\nERROR: Cannot install a and b because they conflict\n', 'Cannot install a and b'),
     ('', 'no output'),

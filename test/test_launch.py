@@ -1,0 +1,123 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files: their tables against the nodes everywhere, the description itself where ``launch_ros`` is."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
+
+REPO = Path(__file__).resolve().parent.parent
+LAUNCH = REPO / 'launch'
+NO_LAUNCH = 'launch and launch_ros come with a ROS 2 installation, not with the wheels'
+FILES = ('adapt.launch.py', 'demo.launch.py')
+MODULES = ('launch', 'launch.actions', 'launch.launch_description_sources', 'launch.substitutions', 'launch_ros',
+           'launch_ros.actions', 'launch_ros.substitutions')
+
+
+def load(name: str) -> ModuleType:
+    """Import a launch file by its path."""
+    spec = importlib.util.spec_from_file_location(name.replace('.', '_'), LAUNCH / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """``adapt.launch.py`` with ``launch`` played by mocks: the tables need none of it."""
+    for module in MODULES:
+        monkeypatch.setitem(sys.modules, module, MagicMock())
+    return load('adapt.launch.py')
+
+
+def test_topics_are_those_of_the_nodes(tables: ModuleType) -> None:
+    def source(*nodes: str) -> str:
+        return ''.join((REPO / 'sim2real_da' / 'nodes' / f'{node}.py').read_text() for node in nodes)
+
+    for topic, _ in tables.INPUTS.values():
+        assert f"'{topic}'" in source('perception', 'adaptation', 'simulator'), f'no node has {topic}'
+    for topic, _ in tables.PERCEPTION_OUTPUTS.values():
+        assert f"'{topic}'" in source('perception'), f'perception does not publish {topic}'
+    for topic, _ in tables.ADAPTATION_OUTPUTS.values():
+        assert f"'{topic}'" in source('adaptation'), f'adaptation does not publish {topic}'
+
+
+def test_overrides_are_parameters_of_the_nodes(tables: ModuleType) -> None:
+    for argument, (nodes, _) in tables.OVERRIDES.items():
+        for node in nodes:
+            parameters = yaml.safe_load((REPO / 'config' / f'{node}.yaml').read_text())['/**']['ros__parameters']
+            assert argument in parameters, f'{node} has no parameter {argument}'
+            assert isinstance(parameters[argument], bool) == (argument in tables.SWITCHES), argument
+
+
+# --- with launch ----------------------------------------
+
+
+def description(name: str) -> Any:
+    """What ``ros2 launch`` would start; the test is skipped where there is no launch."""
+    # not `launch`: the repository's folder of that name could be imported in its place
+    pytest.importorskip('launch_ros', reason=NO_LAUNCH)
+    return load(name).generate_launch_description()
+
+
+def start(name: str, **arguments: str) -> dict[str, Any]:
+    """Visit a launch file's entities as ``ros2 launch`` does, without starting a process; return nodes by name."""
+    entities = description(name).entities
+    from launch import LaunchContext
+    from launch_ros.actions import Node
+
+    context = LaunchContext()
+    for node in ('perception', 'adaptation', 'simulator', 'camera', 'evaluator'):
+        context.launch_configurations[f'{node}_params'] = str(REPO / 'config' / f'{node}.yaml')
+    context.launch_configurations.update(arguments)
+    found = {}
+    for entity in entities:
+        for child in entity.visit(context) or []:
+            if isinstance(child, Node):
+                child._perform_substitutions(context)
+                found[str(child.node_executable)] = child
+    return found
+
+
+def test_every_argument_is_seen_by_show_args() -> None:
+    names = {argument.name for argument in description('adapt.launch.py').get_launch_arguments()}
+    assert names >= {
+        'simulator', 'namespace', 'log_level', 'use_sim_time', 'perception_params', 'adaptation_params',
+        'simulator_params', 'weights', 'recipe', 'state_dir', 'real_image', 'real_image_compressed', 'real_camera_info',
+        'sim_image', 'sim_camera_info', 'sim_labels', 'sim_labels_2d', 'sim_segmentation', 'sim_label_info',
+        'detections', 'detections_3d', 'poses', 'overlay', 'markers', 'label_info', 'vision_info', 'weights_topic',
+        'status',
+    }
+
+
+@pytest.mark.parametrize(('simulator', 'nodes'), [
+    ('none', {'perception', 'adaptation'}),
+    ('embedded', {'perception', 'adaptation', 'simulator'}),
+])
+def test_simulator_is_started_when_asked_for(simulator: str, nodes: set[str]) -> None:
+    assert set(start('adapt.launch.py', simulator=simulator)) == nodes
+
+
+def test_topics_and_namespace_reach_the_nodes() -> None:
+    nodes = start('adapt.launch.py', simulator='embedded', namespace='arm', real_image='/camera/color/image_raw')
+    for node in nodes.values():
+        assert node.expanded_node_namespace == '/arm'
+        assert ('real/image', '/camera/color/image_raw') in node.expanded_remapping_rules
+        assert ('real/image/compressed', '/camera/color/image_raw/compressed') in node.expanded_remapping_rules
+    assert ('weights', 'adaptation/weights') in nodes['perception'].expanded_remapping_rules
+    assert ('~/weights', 'adaptation/weights') in nodes['adaptation'].expanded_remapping_rules
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_launch_files_parse(name: str) -> None:
+    assert description(name).entities
