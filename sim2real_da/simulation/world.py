@@ -309,6 +309,14 @@ class World:
         self.model.mat_texrepeat[material] = repeat
         self.model.mat_rgba[material, :3] = colour
 
+    def wrap(self, body: int, texture: int) -> None:
+        """Lay a wrapped picture over the parts of an object that have no colours by face; it multiplies their own."""
+        role = mujoco.mjtTextureRole.mjTEXROLE_RGB
+        pool = self._texture_ids['wrapped']
+        for material in self.part_materials(body):
+            if self.model.mat_texid[material, role] < 0 or self.model.mat_texid[material, role] in pool:
+                self.model.mat_texid[material, role] = pool[texture % len(pool)]
+
     def pictures(self, kind: str) -> int:
         """Number of ``flat`` or ``wrapped`` pictures."""
         return len(self._texture_ids[kind])
