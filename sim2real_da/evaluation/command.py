@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +17,11 @@ from sim2real_da.evaluation.report import METRICS
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.resources import weights_file
-from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
+from sim2real_da.samples import Detection, LabelledFrame, ObjectLabel, ObjectModel
 
 SCORE_THRESHOLD = 0.05  # average precision needs the weak detections; recall and pose errors start at 0.3 themselves
-WIDTH, HEIGHT, FIELD_OF_VIEW_DEG = 640, 480, 58.0  # of the surrogate camera, as the camera node has it
+WIDTH, HEIGHT = 640, 480  # of the surrogate camera, as the camera node has it
+SCORING_SEED = 1_000_003  # the camera node's scoring frames for its seed 0; its adaptation frames have seed 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split', default='test', help='split of the BOP data set (default: test)')
     parser.add_argument('--ids', type=Path, help='text file with the frame ids to score, separated by white space')
     parser.add_argument('--count', type=int, default=40, help='frames of the surrogate world (default: 40)')
-    parser.add_argument('--seed', type=int, default=0, help='of the surrogate world')
+    parser.add_argument('--seed', type=int, default=SCORING_SEED, help='of the surrogate world')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--json', type=Path, help='write all numbers here')
 
@@ -96,10 +96,10 @@ def _recorded(dataset: BopDataset, ids_file: Path | None) -> Iterator[LabelledFr
 
 
 def _surrogate(count: int, seed: int) -> Iterator[LabelledFrame]:
+    from sim2real_da.simulation.render import default_intrinsics
     from sim2real_da.simulation.surrogate import SurrogateWorld
 
-    focal = WIDTH / 2 / math.tan(math.radians(FIELD_OF_VIEW_DEG) / 2)
-    world = SurrogateWorld(Intrinsics(WIDTH, HEIGHT, focal, focal, (WIDTH - 1) / 2, (HEIGHT - 1) / 2), seed)
+    world = SurrogateWorld(default_intrinsics('tools', WIDTH, HEIGHT), seed)
     try:
         for _ in range(count):
             yield world.sample()

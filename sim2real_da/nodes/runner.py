@@ -22,7 +22,7 @@ from sim2real_da.resources import config_folder
 LAST_LINES = 15
 STOP_S = 6.0  # a node ends itself within 5 s of SIGINT
 
-# Raw images between processes need this of Fast DDS (docs/transport.md); set it on both ends.
+# Raw images between processes need this of Fast DDS (docs/install.md); set it on both ends.
 LARGE_DATA = 'LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true'
 
 
