@@ -21,7 +21,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Sensor:
-    """Constants of a camera; spans are drawn from uniformly for each frame. Meaning and units: config/surrogate.yaml."""
+    """Constants of a camera; a span is drawn from for each frame. Meaning and units: config/surrogate.yaml."""
 
     exposure: Span
     gain: float
@@ -43,9 +43,9 @@ class Sensor:
         """Return the picture this camera takes of an ideal one, both RGB ``(H, W, 3)``."""
         height, width = image.shape[:2]
         scale = width / REFERENCE_WIDTH
-        light = (image.astype(np.float32) / 255) ** DISPLAY_GAMMA
+        light = np.asarray((image.astype(np.float32) / 255) ** DISPLAY_GAMMA, dtype=np.float32)
         light = self._lens(light, scale, rng)
-        light = (1 - self.glare) * light + self.glare * light.mean() + self.glare / 4
+        light = np.asarray((1 - self.glare) * light + self.glare * (light.mean() + 0.25), dtype=np.float32)
         balance = np.asarray(self.white_balance) * (1 + rng.normal(0, self.white_balance_jitter, 3))
         gain = min(self.gain, rng.uniform(*self.exposure) / max(float(light.mean()), 1e-4))
         light *= (gain * balance).astype(np.float32)

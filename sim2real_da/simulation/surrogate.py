@@ -72,7 +72,7 @@ class SurrogateWorld:
         self.world = World(objects, intrinsics, RoomTextures(pictures, wrapped), clutter(), primitives=0, sheets=2)
         for number in range(len(objects)):
             self.world.wrap(number, number)
-        spans = {key: tuple(v) if isinstance(v, list) else v for key, v in self._look['camera'].items()}
+        spans: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self._look['camera'].items()}
         self.sensor = Sensor(**spans)
         self._rng = np.random.default_rng((seed, _STREAM))
         self._count = 0
@@ -179,8 +179,8 @@ def clutter() -> list[SimObject]:
     brown, tin = (0.4, 0.27, 0.16), (0.6, 0.6, 0.58)
     bottle = turned([(0, 0), (0.032, 0), (0.034, 0.01), (0.034, 0.1), (0.014, 0.135), (0.013, 0.16), (0, 0.16)],
                     (0.2, 0.3, 0.12), 24, specular=0.9, shininess=0.9)
-    can = turned([(0, 0), (0.033, 0), (0.036, 0.004), (0.036, 0.1), (0.033, 0.104), (0.032, 0.099), (0, 0.099)], tin, 28,
-                 specular=0.9, shininess=0.6)
+    can = turned([(0, 0), (0.033, 0), (0.036, 0.004), (0.036, 0.1), (0.033, 0.104), (0.032, 0.099), (0, 0.099)], tin,
+                 28, specular=0.9, shininess=0.6)
     label = turned([(0.0364, 0.015), (0.0364, 0.088)], (0.62, 0.2, 0.13), 28, collide=False)
     reel = turned([(0.025, -0.011), (0.05, -0.011), (0.05, 0.011), (0.025, 0.011), (0.025, -0.011)],
                   (0.63, 0.55, 0.36), 28, specular=0.5)
@@ -193,7 +193,8 @@ def clutter() -> list[SimObject]:
             box([0.156, 0.11, 0.003], [0, 0, -0.012], (0.2, 0.24, 0.38), 0.1)]
     plank = [box([0.22, 0.045, 0.02], [0, 0, 0], brown, 0.05)]
     hexagon = np.radians(60 * np.arange(6))
-    nut = [hull([[0.022 * np.cos(a), 0.022 * np.sin(a), z] for a in hexagon for z in (-0.009, 0.009)], tin, specular=0.9),
+    nut = [hull([[0.022 * np.cos(a), 0.022 * np.sin(a), z] for a in hexagon for z in (-0.009, 0.009)], tin,
+                specular=0.9),
            turned([(0, -0.0095), (0.011, -0.0095), (0.011, 0.0095), (0, 0.0095)], (0.08, 0.08, 0.08), 20)]
     pipe = bent_rod([[-0.08, 0, 0], [0.03, 0, 0], [0.055, 0.02, 0], [0.06, 0.07, 0]], 0.013, (0.5, 0.29, 0.2),
                     specular=0.8, shininess=0.6)
