@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.evaluation.drawing import draw
+from sim2real_da.evaluation.metrics import SCORE
 from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel
 
 __all__ = ['Overlay', 'draw', 'learning_curves', 'write_overlays', 'write_report']
@@ -88,7 +89,7 @@ class Overlay:
 
 
 def write_overlays(folder: Path, overlays: Sequence[Overlay], objects: Mapping[str, ObjectModel]) -> list[Path]:
-    """Write each frame before and after the run, and a sheet with all of them.
+    """Write each frame before and after the run, and a sheet with all of them; scores below 0.3 are not shown.
 
     :param folder: the run's folder
     :return: the files, the sheet ``before_after.png`` first
@@ -102,7 +103,8 @@ def write_overlays(folder: Path, overlays: Sequence[Overlay], objects: Mapping[s
     for overlay in overlays:
         frame, pair = overlay.frame, []
         for when, detections in (('before', overlay.before), ('after', overlay.after)):
-            picture = draw(frame.image, detections, frame.intrinsics, objects, overlay.truth)
+            seen = [d for d in detections if d.score >= SCORE]  # what recall and pose errors look at
+            picture = draw(frame.image, seen, frame.intrinsics, objects, overlay.truth)
             files.append(_save(folder / 'overlays' / f'{overlay.name}_{when}.png', picture))
             pair.append(picture)
         rows.append(pair)
