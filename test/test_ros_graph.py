@@ -326,7 +326,6 @@ def test_adaptation_promotes_persists_and_obeys(graph: Graph, source: Path, tmp_
     # an operator's orders
     assert graph.order('adaptation/pause').success
     graph.until(lambda: graph.values('adaptation')['state'] == 'paused', 'the pause')
-    assert graph.order('adaptation/resume').success
     assert 'v000003' in graph.order('adaptation/save').message
     assert 'version 4' in graph.order('adaptation/rollback').message
     assert graph.order('adaptation/hold').success
@@ -335,6 +334,8 @@ def test_adaptation_promotes_persists_and_obeys(graph: Graph, source: Path, tmp_
     graph.until(lambda: graph.values('perception').get('weights_version') == '4', 'perception to take version 4')
     assert 'version 5' in graph.order('adaptation/release').message
     graph.until(lambda: graph.values('perception').get('weights_version') == '5', 'perception to take version 5')
+    assert graph.order('adaptation/resume').success
+    graph.until(lambda: graph.values('adaptation')['state'] != 'paused', 'the end of the pause')
     perception_source = Bundle.load(source).detector.state_dict()
     restored = Bundle.load(state / 'v000005.safetensors').detector.state_dict()
     assert all(torch.equal(perception_source[k], restored[k]) for k in restored), 'reset is not the source model'

@@ -218,11 +218,11 @@ def test_boxes_are_derived_when_absent() -> None:
     # nearest face at z = 0.9: half width 0.1 * 50 / 0.9 around the principal point
     reach = 5.0 / 0.9
     box = messages.read_labels(message, 't', CAMERA, objects).labels[0].box
-    assert np.allclose(box, [31.5 - reach, 23.5 - reach, 32.5 + reach, 24.5 + reach])
+    assert np.allclose(box, [31.5 - reach, 23.5 - reach, 31.5 + reach, 23.5 + reach])
     segmentation = np.zeros((48, 64), np.uint16)
     segmentation[20:24, 30:36] = 1
     seen = messages.read_labels(message, 't', CAMERA, objects, segmentation=segmentation).labels[0]
-    assert np.allclose(seen.box, [30, 20, 36, 24])
+    assert np.allclose(seen.box, [29.5, 19.5, 35.5, 23.5])
 
 
 def test_segmentation_of_another_label_order() -> None:

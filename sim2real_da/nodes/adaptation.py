@@ -89,7 +89,8 @@ class Adaptation(ManagedNode):
         self._held = False
         self._waiting: Promotion | None = None
         self._fault = ''
-        self._last_state = ''
+        self._state = self._reason = self._last_state = ''
+        self._metrics: dict[str, float] = {}
         self._unknown: Counter[str] = Counter()
         self._label_map: list[str] | None = None
         self._camera_info: CameraInfo | None = None
@@ -298,33 +299,40 @@ class Adaptation(ManagedNode):
             return
         status = self.status()
         self._status.publish(status)
-        state = self._state()
-        if state != self._last_state:
-            self.get_logger().info(f'{state}: {self._reason()}' if self._reason() else state)
-            self._last_state = state
+        if self._state != self._last_state:
+            self.get_logger().info(f'{self._state}: {self._reason}' if self._reason else self._state)
+            self._last_state = self._state
 
-    def _state(self) -> str:
-        assert self._session is not None
-        if self._fault:
-            return 'faulted'
-        return 'held' if self._waiting is not None else self._session.state
+    def _refresh(self) -> None:
+        """Take a consistent picture of the session; while a step is in work the last one stands.
 
-    def _reason(self) -> str:
-        assert self._session is not None
-        if self._fault:
-            return self._fault
-        if self._waiting is not None:
-            return f'version {self._waiting.version} waits until ~/release'
-        return self._session.reason
+        Read in the middle of a step, a session that has reached ``max_steps`` would already call itself done although
+        its last candidate is still being validated.
+        """
+        session = self._session
+        assert session is not None
+        if not self._lock.acquire(blocking=False):
+            if session.step != self._metrics.get('step') and session.step % session.gate_every == 0:
+                self._state, self._reason = 'validating', f'candidate of step {session.step}'
+            return
+        try:
+            self._state, self._reason, self._metrics = session.state, session.reason, session.metrics
+            if self._waiting is not None:
+                self._state, self._reason = 'held', f'version {self._waiting.version} waits until ~/release'
+            if self._fault:
+                self._state, self._reason = 'faulted', self._fault
+        finally:
+            self._lock.release()
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Say the state, its reason, and every number of the session."""
         assert self._session is not None
-        state, reason = self._state(), self._reason()
+        self._refresh()
+        state, reason = self._state, self._reason
         values: dict[str, object] = {
             'state': state, 'reason': reason, 'recipe': self._session.recipe.name, 'held': self._held,
             'matched': self._matcher.matched, 'unmatched': sum(self._matcher.dropped.values()),
-            **self._session.metrics,
+            **self._metrics,
         }
         if self._unknown:
             values['unknown_classes'] = dict(self._unknown)

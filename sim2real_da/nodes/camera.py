@@ -22,10 +22,10 @@ from vision_msgs.msg import Detection2DArray, Detection3DArray
 from sim2real_da.data.bop import BopDataset, lmo_split, write_scene
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
-from sim2real_da.nodes.simulator import ideal_camera
 from sim2real_da.resources import config_folder
 from sim2real_da.samples import Intrinsics, LabelledFrame, ObjectModel
 from sim2real_da.simulation.objects import cache_folder, tools
+from sim2real_da.simulation.render import default_intrinsics
 from sim2real_da.simulation.surrogate import SurrogateWorld
 
 STREAMS = ('adaptation', 'scoring')
@@ -41,13 +41,27 @@ def surrogate_frames(stream: str, intrinsics: Intrinsics, seed: int, count: int)
     if (folder / 'complete').is_file():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
+    ids = {item.name: number for number, item in enumerate(tools(), start=1)}
     world = SurrogateWorld(intrinsics, seed + (SCORING_SEED if stream == 'scoring' else 0))
     try:
-        write_scene(folder / 'test' / '000001', [world.sample() for _ in range(count)])
+        # the camera's own JPEG is part of the world; the file must not add another
+        frames = (world.sample() for _ in range(count))
+        write_scene(folder / 'test' / '000001', frames, ids, lossless=True, masks='none')
     finally:
         world.close()
-    (folder / 'complete').write_text(json.dumps({'stream': stream, 'seed': seed, 'count': count}), encoding='utf-8')
+    described = {'objects': 'tools', 'names': {str(number): name for name, number in ids.items()}}
+    (folder / 'dataset.json').write_text(json.dumps(described), encoding='utf-8')
+    (folder / 'complete').touch()
     return folder
+
+
+def split(ids: list[int]) -> tuple[list[int], list[int]]:
+    """Split a data set's frames into adaptation and scoring: LM-O's own split, else the first 70 % and the rest."""
+    adaptation, scoring = lmo_split(ids)
+    if adaptation and scoring:
+        return adaptation, scoring
+    border = round(0.7 * len(ids))
+    return ids[:border], ids[border:]
 
 
 class Camera(ManagedNode):
@@ -66,7 +80,7 @@ class Camera(ManagedNode):
         Parameter('pool', 96, 'frames of the surrogate\'s adaptation stream', 1, 100_000),
         Parameter('width', 640, 'pixels of the surrogate\'s images', 32, 4096),
         Parameter('height', 480, 'pixels of the surrogate\'s images', 32, 4096),
-        Parameter('fov_deg', 58.0, 'horizontal field of view of the surrogate\'s camera', 10.0, 150.0),
+        Parameter('fov_deg', 55.0, 'horizontal angle of view of the surrogate\'s camera', 10.0, 150.0),
     )
 
     def __init__(self, **options: Any) -> None:
@@ -99,18 +113,18 @@ class Camera(ManagedNode):
         self.every(1 / self.get('rate'), self._publish)
 
     def _open_surrogate(self) -> None:
-        intrinsics = ideal_camera(self.get('width'), self.get('height'), self.get('fov_deg'))
-        self._objects = {o.name: o.model for o in tools()}
+        intrinsics = default_intrinsics('tools', self.get('width'), self.get('height'), self.get('fov_deg'))
         for stream, count in (('adaptation', self.get('pool')), ('scoring', self.get('count'))):
             self.get_logger().info(f'{stream}: {count} frames of the surrogate world, drawn once and kept')
             folder = surrogate_frames(stream, intrinsics, self.get('seed'), count)
-            dataset = BopDataset(folder, models=self._objects)
+            dataset = BopDataset(folder)
             self._streams[stream] = (dataset, dataset.ids())
+        self._objects = dataset.objects()
 
     def _open_dataset(self, folder: Path) -> None:
         dataset = BopDataset(folder)
         self._objects = dataset.objects()
-        adaptation, scoring = lmo_split(dataset.ids())
+        adaptation, scoring = split(dataset.ids())
         self._streams = {'adaptation': (dataset, adaptation), 'scoring': (dataset, scoring[:self.get('count')])}
         for stream, (_, ids) in self._streams.items():
             if not ids:

@@ -401,7 +401,7 @@ def read_labels(
                                 intrinsics)
             if box is None and mask.any():
                 ys, xs = np.nonzero(mask)
-                box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1], np.float64)
+                box = np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])
         if box is None:
             box = _projected_box(objects[name], pose, intrinsics)
         if box is not None and box[2] > box[0] and box[3] > box[1]:
@@ -427,15 +427,16 @@ def _projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> ND
     pixels = project(transform_points(model.points, pose), intrinsics)
     if not np.all(np.isfinite(pixels)):
         return None
-    box = np.concatenate([pixels.min(0), pixels.max(0) + 1])
-    box[0::2], box[1::2] = box[0::2].clip(0, intrinsics.width), box[1::2].clip(0, intrinsics.height)
+    box = np.concatenate([pixels.min(0), pixels.max(0)])
+    # pixel centres are at integers, so the picture reaches from -0.5 to its size - 0.5
+    box[0::2], box[1::2] = box[0::2].clip(-0.5, intrinsics.width - 0.5), box[1::2].clip(-0.5, intrinsics.height - 0.5)
     return box if box[2] > box[0] and box[3] > box[1] else None
 
 
 def _inside(box: NDArray[np.float64] | None, intrinsics: Intrinsics) -> NDArray[np.bool_]:
     area = np.zeros((intrinsics.height, intrinsics.width), bool)
     if box is not None:
-        x0, y0, x1, y1 = np.round(np.clip(box, 0, None)).astype(int)
+        x0, y0, x1, y1 = np.round(np.clip(box + 0.5, 0, None)).astype(int)  # edges between pixels to slices
         area[y0:y1, x0:x1] = True
     return area
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,21 +13,12 @@ from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
-from sim2real_da.samples import Intrinsics
 from sim2real_da.simulation.objects import load_objects
 from sim2real_da.simulation.randomisation import Randomisation
+from sim2real_da.simulation.render import default_intrinsics
 from sim2real_da.simulation.simulator import Simulator
 
 SAME_CAMERA = 1e-3  # relative; a camera_info that differs less is the same camera
-
-
-def ideal_camera(width: int, height: int, fov_deg: float) -> Intrinsics:
-    """Return a pinhole camera with square pixels and a centred principal point.
-
-    :param fov_deg: horizontal field of view
-    """
-    focal = width / 2 / math.tan(math.radians(fov_deg) / 2)
-    return Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
 class SimulatorNode(ManagedNode):
@@ -39,7 +29,9 @@ class SimulatorNode(ManagedNode):
         Parameter('rate', 5.0, 'pictures in a second', 0.1, 60.0),
         Parameter('width', 320, 'pixels', 32, 4096),
         Parameter('height', 240, 'pixels', 32, 4096),
-        Parameter('fov_deg', 60.0, 'horizontal field of view while no camera_info has spoken', 10.0, 150.0),
+        Parameter('fov_deg', 55.0,
+                  'horizontal angle of view until real/camera_info speaks; not for BOP folders with camera.json',
+                  10.0, 150.0),
         Parameter('follow_camera_info', True, 'take the intrinsics from real/camera_info, scaled to this size'),
         Parameter('seed', 0, 'the same seed draws the same pictures', 0, 2**31 - 1),
         Parameter('frame_id', 'sim_camera_optical_frame', 'frame of image and labels (x right, y down, z forward)'),
@@ -58,7 +50,8 @@ class SimulatorNode(ManagedNode):
         """Build the world and make the topics; the renderer belongs to the thread that spins."""
         objects = load_objects(self.get('objects'))
         self._objects = {o.name: o.model for o in objects}
-        self._intrinsics = ideal_camera(self.get('width'), self.get('height'), self.get('fov_deg'))
+        self._intrinsics = default_intrinsics(
+            self.get('objects'), self.get('width'), self.get('height'), self.get('fov_deg'))
         self._simulator = Simulator(objects, self._intrinsics, self.get('seed'), Randomisation(
             **{group: self.get(f'randomise_{group}')
                for group in ('light', 'colour', 'texture', 'camera', 'distractors')}))
