@@ -29,7 +29,7 @@ def canonical_quaternion(quaternion: ArrayLike) -> Array:
     """
     q = np.asarray(quaternion, dtype=np.float64)
     if q.shape != (4,) or not np.all(np.isfinite(q)):
-        raise ValueError(f'quaternion: expected 4 finite numbers x y z w, got {quaternion}')
+        raise ValueError(f'quaternion: expected 4 finite numbers x y z w, got {quaternion!r}')
     length = float(np.linalg.norm(q))
     if length < 1e-9:
         raise ValueError('quaternion: all zero; an unset pose is not a rotation')

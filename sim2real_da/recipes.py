@@ -79,7 +79,8 @@ def load_recipe(name: str | Path) -> Recipe:
         raise RecipeError(f'recipe {path}: expected a mapping with the keys description, detector, pose, learner')
     unknown = set(content) - {'description', 'learner', *NETWORKS}
     if unknown:
-        raise RecipeError(f'recipe {path}: unknown keys {sorted(unknown)}, expected description, detector, pose, learner')
+        raise RecipeError(
+            f'recipe {path}: unknown keys {sorted(unknown)}, expected description, detector, pose, learner')
     objectives = {network: _objectives(path, network, content.get(network)) for network in NETWORKS}
     learner = content.get('learner') or {}
     try:
@@ -93,5 +94,6 @@ def _objectives(path: Path, network: str, entries: Any) -> tuple[tuple[str, dict
         raise RecipeError(f'recipe {path}: {network}: expected objectives by name, supervised among them')
     for name in entries:
         if name not in OBJECTIVES:
-            raise RecipeError(f'recipe {path}: {network}: unknown objective {name!r}, expected one of {sorted(OBJECTIVES)}')
+            raise RecipeError(
+                f'recipe {path}: {network}: unknown objective {name!r}, expected one of {sorted(OBJECTIVES)}')
     return tuple((name, dict(options or {})) for name, options in entries.items())

@@ -80,7 +80,8 @@ def train(
     """
     ids = dataset.ids()
     if not ids or not dataset.has_ground_truth:
-        raise ValueError(f'{dataset.folder}: expected rendered frames with ground truth; make some with sim2real_da render')
+        raise ValueError(
+            f'{dataset.folder}: expected rendered frames with ground truth; make some with sim2real_da render')
     torch.manual_seed(seed)
     bundle = Bundle.create(dataset.objects()).to(device)
     bundle.note = note

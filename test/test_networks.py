@@ -101,7 +101,8 @@ def test_hidden_points_do_not_shine_through():
     points = transform_points(coordinates[:, known].T, POSE)
     # every kept point is on one of the (at most three) faces that look at the camera
     normals = np.round(coordinates[:, known].T / (model.size / 2) * 1.0001).clip(-1, 1)
-    facing = [np.any([np.dot(POSE.matrix()[:3, i] * s, p) < 0 for i, s in enumerate(n) if s]) for n, p in zip(normals, points)]
+    facing = [np.any([np.dot(POSE.matrix()[:3, i] * s, p) < 0 for i, s in enumerate(n) if s])
+              for n, p in zip(normals, points)]
     assert np.mean(facing) > 0.98
 
 
@@ -146,7 +147,8 @@ def test_no_pose_is_made_up():
 def test_pose_loss_counts_the_nearest_symmetric_variant():
     model = box_model('box')
     flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    model = ObjectModel(model.name, model.points, model.minimum, model.size, model.diameter, np.stack([np.eye(4), flip]))
+    model = ObjectModel(
+        model.name, model.points, model.minimum, model.size, model.diameter, np.stack([np.eye(4), flip]))
     frames = [labelled_frame(np.random.default_rng(0), model, POSE)]
     crops, targets = PoseBatcher({'box': model}, 64, turn=0).batch(frames, np.random.default_rng(0), 4)
     for sign in (1, -1):

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detector, pose network and the objects they know, as one versioned, checksummed safetensors file.
 
-The manifest (classes, objects, architecture, version, parent, recipe, checksum) is JSON in the file's metadata. The same
-bytes lie on disk and travel on the weights topic. No pickle is read or written.
+The manifest (classes, objects, architecture, version, parent, recipe, checksum) is JSON in the file's metadata. The
+same bytes lie on disk and travel on the weights topic. No pickle is read or written.
 """
 
 from __future__ import annotations

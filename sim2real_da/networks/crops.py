@@ -58,7 +58,7 @@ def coordinate_maps(
 ) -> tuple[Tensor, Tensor]:
     """Draw each object's own coordinates as the crop sees them, by splatting its surface points with a z-buffer.
 
-    No renderer is needed, so the same targets come from a simulator's topics, a rendered folder or labelled photographs.
+    No renderer is needed, so the same targets come from a simulator's topics, a rendered folder or labelled pictures.
 
     :param points: surface points ``(B, N, 3)`` in the CAD frame, metres
     :param poses: object -> camera ``(B, 4, 4)``

@@ -78,7 +78,7 @@ class Detector(nn.Module):
         self.sides = nn.Conv2d(width, 4, 1)
         self.semantic = nn.Conv2d(width, classes + 1, 1)
         # Start at probability 0.01 so that the many empty locations do not drown the first steps (focal loss paper).
-        nn.init.constant_(self.heat.bias, -4.6)
+        nn.init.constant_(self.heat.get_parameter('bias'), -4.6)
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
@@ -123,8 +123,9 @@ def detector_targets(
     ys, xs = (np.arange(height) * STRIDE + offset)[:, None], (np.arange(width) * STRIDE + offset)[None]
     total = 0
     for b in range(batch):
-        if semantic[b] is not None:
-            labels[b] = semantic[b]
+        known = semantic[b]
+        if known is not None:
+            labels[b] = known
         order = np.argsort([-(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes[b]])  # small ones drawn last, on top
         for i in order:
             x0, y0, x1, y1 = (float(v) for v in boxes[b][i])
@@ -160,7 +161,7 @@ def detector_loss(output: DetectorOutput, targets: DetectorTargets) -> dict[str,
     heat = -focal.sum() / count
     if targets.objects:
         where = targets.weight > 0
-        grid = locations(*output.heat.shape[-2:], output.heat.device)
+        grid = locations(output.heat.shape[2], output.heat.shape[3], output.heat.device)
         centres = grid.permute(1, 2, 0).expand(len(targets.weight), -1, -1, -1)[where]  # (P, 2)
         found = output.sides.permute(0, 2, 3, 1)[where]  # (P, 4)
         true = targets.sides.permute(0, 2, 3, 1)[where]
@@ -193,7 +194,7 @@ def decode(output: DetectorOutput, threshold: float, limit: int = 50) -> list[tu
     """
     probability = output.heat.sigmoid()
     peaks = probability * (F.max_pool2d(probability, 3, 1, 1) == probability)
-    grid = locations(*probability.shape[-2:], probability.device)
+    grid = locations(probability.shape[2], probability.shape[3], probability.device)
     results = []
     for peak, sides in zip(peaks, output.sides):
         scores, index = peak.flatten().topk(min(limit, peak.numel()))

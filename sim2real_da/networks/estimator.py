@@ -67,7 +67,7 @@ class Estimator:
             self.bundle = bundle
 
     def estimate(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
-        """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; a detection without a trusted pose has none."""
+        """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; without a trusted pose one has none."""
         with self._lock:
             return self._estimate(self.bundle, image, intrinsics)
 

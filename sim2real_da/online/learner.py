@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from sim2real_da.networks.batches import PoseBatcher, detector_batch, target_images
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
-from sim2real_da.networks.detector import decode
+from sim2real_da.networks.detector import Detector, decode
 from sim2real_da.networks.estimator import to_tensor
+from sim2real_da.networks.pose import PoseNetwork
 from sim2real_da.objectives import Objective, Outputs
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import Frame, LabelledFrame
@@ -58,7 +59,7 @@ class Learner:
         self.teacher = bundle.copy().to(self.device)
         self.batcher = PoseBatcher(bundle.objects, bundle.pose.crop_size, device=self.device)
         self.step_count = 0
-        networks = {'detector': self.student.detector, 'pose': self.student.pose}
+        networks: dict[str, Detector | PoseNetwork] = {'detector': self.student.detector, 'pose': self.student.pose}
         self.objectives: dict[str, list[Objective]] = {
             name: [o.to(self.device) for o in recipe.build(name, network.feature_channels)]
             for name, network in networks.items()}
@@ -109,7 +110,9 @@ class Learner:
         teacher.pose.eval()
         return teacher
 
-    def _losses(self, source: Sequence[LabelledFrame], target: Sequence[Frame]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def _losses(
+        self, source: Sequence[LabelledFrame], target: Sequence[Frame],
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
         bundle, rng = self.student, self.generator
         losses: dict[str, Tensor] = {}
         metrics: dict[str, float] = {}
@@ -136,7 +139,8 @@ class Learner:
                 images = torch.cat([images, target_crops])
             pose = bundle.pose(images)
             features = pose.features
-            pose.coordinates, pose.mask, pose.classes = pose.coordinates[:count], pose.mask[:count], pose.classes[:count]
+            pose.coordinates, pose.mask = pose.coordinates[:count], pose.mask[:count]
+            pose.classes = pose.classes[:count]
             self._collect('pose', Outputs(pose, pose_targets, features, count, self.step_count), losses, metrics)
         return losses, metrics
 
@@ -147,7 +151,7 @@ class Learner:
 
     @torch.no_grad()
     def _target_crops(self, frames: Sequence[Frame]) -> Tensor | None:
-        """Return crops ``(B, 3, size, size)`` where the teacher sees objects in real frames; None where it sees none."""
+        """Return crops ``(B, 3, size, size)`` where the teacher sees objects in real frames, None without."""
         size = self.student.pose.crop_size
         full = self.teacher.detector.input_size
         output = self.teacher.detector(target_images(frames, full, self.device))

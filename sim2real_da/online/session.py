@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One robot's adaptation from start to end: data in, micro-steps, validated weights out. Knows no ROS.
 
-Order of a promotion: the gate passes, the new version is written to disk, and only then handed to the caller to publish.
+Order of a promotion: the gate passes, the new version is written to disk, and only then handed to the caller.
 A session is used from one thread at a time, except ``add_source`` and ``add_target``, which may be called from another.
 """
 
@@ -125,8 +125,8 @@ class AdaptationSession:
             return None
         with self._lock:
             replay = list(self._replay)
-            picked = self._rng.choice(len(replay), self.recipe.source_frames, replace=len(replay) < self.recipe.source_frames)
-            source = [replay[i] for i in picked]
+            count = self.recipe.source_frames
+            source = [replay[i] for i in self._rng.choice(len(replay), count, replace=len(replay) < count)]
             target = self.buffer.sample(self.recipe.target_frames, self._rng) if self._learner.needs_target else []
         skipped = self._learner.skipped
         report = self._learner.step(source, target)

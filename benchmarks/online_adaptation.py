@@ -1,0 +1,116 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's three rows without ROS: source only, source continued (the control) and a recipe, over several seeds.
+
+``python benchmarks/online_adaptation.py --weights W --simulation RENDERED --target BOP_OR_RENDERED ...``
+
+Target frames are split into adaptation frames (their labels are never read) and scoring frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sim2real_da.data.bop import BopDataset
+from sim2real_da.evaluation.metrics import evaluate
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.estimator import Estimator
+from sim2real_da.online.session import AdaptationSession
+from sim2real_da.online.store import WeightStore
+from sim2real_da.recipes import load_recipe
+from sim2real_da.samples import LabelledFrame
+
+KEYS = ('ap50', 'recall', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m', 'adds_recall')
+
+
+def score(bundle: Bundle, frames: list[LabelledFrame], device: str) -> dict[str, float]:
+    """Return the metrics of a bundle on labelled frames."""
+    estimator = Estimator(bundle, device, score_threshold=0.05)
+    found = [estimator.estimate(f.frame.image, f.frame.intrinsics) for f in frames]
+    result = evaluate([f.labels for f in frames], found, bundle.objects)
+    return {key: result[key] for key in KEYS}
+
+
+def adapt(options: argparse.Namespace, recipe: str, seed: int, source: list[LabelledFrame],
+          target: list[LabelledFrame], scoring: list[LabelledFrame]) -> dict[str, float]:
+    """Run one arm and return its row."""
+    begin = time.monotonic()
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        session = AdaptationSession(
+            Bundle.load(options.weights), load_recipe(recipe), WeightStore(folder), device=options.device, seed=seed,
+            holdout=options.holdout, gate_every=options.gate_every, max_steps=options.steps,
+            tolerance=options.tolerance)
+        for frame in source[:options.holdout]:
+            session.add_source(frame)
+        for i in rng.permutation(np.arange(options.holdout, len(source)))[:200]:
+            session.add_source(source[i])
+        for i in rng.permutation(len(target)):
+            session.add_target(target[i].frame)
+        while session.state == 'adapting':
+            session.work()
+            if session.step % 25 == 0:
+                metrics = session.metrics
+                logging.info('%s seed %d step %d: %s', recipe, seed, session.step, {
+                    k: round(v, 3) for k, v in metrics.items() if '/' in k and 'error' not in k})
+        row = {**score(session.current(), scoring, options.device),
+               'promotions': session.promotions, 'rejections': session.rejections,
+               'seconds': round(time.monotonic() - begin, 1)}
+    logging.info('%s seed %d: %s', recipe, seed, row)
+    return row
+
+
+def main() -> None:
+    """Run the benchmark and write its JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--weights', type=Path, required=True)
+    parser.add_argument('--simulation', type=Path, required=True, help='rendered source frames')
+    parser.add_argument('--target', type=Path, required=True, help='target frames with labels for scoring')
+    parser.add_argument('--recipes', nargs='+', default=['source_continued', 'dann'])
+    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--steps', type=int, default=150)
+    parser.add_argument('--holdout', type=int, default=24)
+    parser.add_argument('--gate-every', type=int, default=25)
+    parser.add_argument('--tolerance', type=float, default=0.01)
+    parser.add_argument('--adaptation-frames', type=int, default=100, help='first frames, or LM-O: ids <= 611')
+    parser.add_argument('--scoring-frames', type=int, default=100)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--json', type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    simulation, real = BopDataset(options.simulation, 'train'), BopDataset(options.target)
+    source = [simulation.frame(i) for i in simulation.ids()[:options.holdout + 300]]
+    ids = real.ids()
+    target = [real.frame(i) for i in ids[:options.adaptation_frames]]
+    scoring = [real.frame(i) for i in ids[options.adaptation_frames:][:options.scoring_frames]]
+    source_only = score(Bundle.load(options.weights), scoring, options.device)
+    logging.info('source_only: %s', source_only)
+    logging.info('on simulation: %s', score(Bundle.load(options.weights), source[:options.holdout], options.device))
+    rows = {recipe: [adapt(options, recipe, seed, source, target, scoring) for seed in range(options.seeds)]
+            for recipe in options.recipes}
+    if options.json:
+        commit = subprocess.run(
+            ['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False).stdout.strip()
+        spread = {recipe: {key: {'mean': float(np.mean([r[key] for r in found])),
+                                 'std': float(np.std([r[key] for r in found]))} for key in KEYS}
+                  for recipe, found in rows.items()}
+        result = {'command': ' '.join(sys.argv), 'commit': commit,
+                  'hardware': f'{platform.machine()}, {options.device}, {torch.get_num_threads()} threads',
+                  'rows': {'source_only': source_only, **spread}, 'runs': rows}
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(result, indent=1), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
