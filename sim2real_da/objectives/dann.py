@@ -10,8 +10,8 @@ identity forward and multiplies the gradient by -lambda backward, so that one mi
 trains d to tell the domains apart and f to make that hard. **Sign**: the domain loss is *added*; the minus sign is in
 R alone. Lambda acts only on what reaches f; the discriminator always learns at its full rate.
 
-Schedule: lambda = high * (2 / (1 + exp(-10 p)) - 1). The paper's p is the progress of a run of known length; a stream has
-is in no end, so p = step / steps, not capped (the curve saturates by itself).
+Schedule: lambda = high * (2 / (1 + exp(-10 p)) - 1). The paper's p is the progress of a run of known length; a stream
+has no end, so p = step / steps, not capped (the curve saturates by itself).
 
 Dense form: d is a 1x1 convolutional head at every location of the maps of strides 8 and 16, without batch
 normalisation, with noise and dropout on its input (as PixelDA's discriminator), so that it does not win at once.

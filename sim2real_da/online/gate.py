@@ -3,8 +3,9 @@
 """Is a candidate fit to be published? Compared with the running and the source model on the same held-out simulation.
 
 Two numbers between 0 and 1 are compared, frame by frame on one frozen set: AP50, and the pose score
-1 - mean angle / 180 (a miss counts 180 degrees). The candidate passes when its weights are finite and neither number falls below the better
-of the running and the source model's by more than the tolerance plus the standard error of that difference.
+1 - mean angle / 180 (a miss counts 180 degrees). The candidate passes when its weights are finite and neither number
+falls below the better of the running and the source model's by more than the tolerance plus the standard error of that
+difference.
 """
 
 from __future__ import annotations
