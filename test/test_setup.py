@@ -158,6 +158,12 @@ def test_pip_failures(tool: ModuleType, output: str, expected: str) -> None:
     assert expected in one_line(tool.Missing(tool.explain_pip(output, Path('log.txt'))))
 
 
+def test_compiler_failures(tool: ModuleType) -> None:
+    output = '-- The C compiler\n\nCMake Error in CMakeLists.txt:\n\n  Imported target includes a missing path\n'
+    message = one_line(tool.Missing(tool.explain_cmake(output, Path('log.txt'))))
+    assert 'CMakeLists.txt: Imported target includes' in message
+
+
 def test_sourced_ros_for_another_python(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('ROS_DISTRO', 'jazzy')
     monkeypatch.delenv('_ROS_WHEELS_BOOTSTRAP_COMPLETE', raising=False)

@@ -209,8 +209,10 @@ def explain_pip(output: str, log: Path) -> str:
 
 def explain_cmake(output: str, log: Path) -> str:
     """The same for CMake and the compiler."""
-    errors = [line.strip() for line in output.splitlines() if 'error' in line.lower()]
-    error = errors[0] if errors else last_line(output)
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [number for number, line in enumerate(lines) if 'error' in line.lower()]
+    # CMake says where in one line and what in the next
+    error = ' '.join(lines[errors[0]:errors[0] + 2]) if errors else last_line(output)
     return f'vision_msgs could not be compiled: {error} (log: {log}); mend that, then run: make setup'
 
 

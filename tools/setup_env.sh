@@ -13,8 +13,9 @@ else
     for ((i = 1; i < $#; i++)); do
         if [ "${!i}" = --venv ]; then
             j=$((i + 1))
+            home=$(sed -n 's/^home = //p' "${!j}/pyvenv.cfg" 2>/dev/null || true)
             for folder in "${!j}"/lib/python3.*; do
-                [ -d "$folder" ] && candidates+=("$(basename "$folder")")
+                [ -d "$folder" ] && [ -n "$home" ] && candidates+=("$home/$(basename "$folder")")
             done
         fi
     done
