@@ -33,7 +33,8 @@ def tiny_set(folder: Path, truth: bool = True) -> Path:
         gone = {**entry, 'obj_id': 6}
         (scene / 'scene_gt.json').write_text(json.dumps({'7': [entry, gone]}))
         (scene / 'scene_gt_info.json').write_text(json.dumps({'7': [
-            {'bbox_visib': [10, 20, 4, 5], 'visib_fract': 0.25}, {'bbox_visib': [-1, -1, -1, -1], 'visib_fract': 0.0}]}))
+            {'bbox_visib': [10, 20, 4, 5], 'visib_fract': 0.25},
+            {'bbox_visib': [-1, -1, -1, -1], 'visib_fract': 0.0}]}))
     return folder
 
 
@@ -110,7 +111,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, masks: str) -> None:
     mask = np.zeros((48, 64), bool)
     mask[12:30, 20:33] = True
     source = frame_of(mask)
-    written = write_scene(tmp_path / 'train' / '000000', [source, source], {'obj_000003': 3}, lossless=True, masks=masks)
+    written = write_scene(
+        tmp_path / 'train' / '000000', [source, source], {'obj_000003': 3}, lossless=True, masks=masks)
     data = BopDataset(tmp_path, 'train')
     assert written == 2 and data.ids() == [0, 1]
     found = data.frame(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -87,6 +88,17 @@ def _overlap(first: Array, second: Array) -> bool:
     return True
 
 
+@lru_cache(maxsize=2)
+def _room_textures(photos: Path | None) -> RoomTextures:
+    """Return the pictures of all simulated worlds: shards of one data set share them, whatever their seeds."""
+    rng = np.random.default_rng(0)
+    flat = procedural(256, 42, rng) + photographs(photos, 256, 42 if photos is None else 120, rng)
+    # the first is white: a plain distractor is that times a colour
+    wrapped = [np.full((64, 64, 3), 255, np.uint8), *procedural(64, 28, rng),
+               *photographs(photos, 64, 14 if photos is None else 40, rng)]
+    return RoomTextures(flat, wrapped)
+
+
 class Simulator:
     """An endless stream of labelled pictures, the same for the same arguments.
 
@@ -102,13 +114,7 @@ class Simulator:
     ) -> None:
         self.randomisation = randomisation or Randomisation()
         self.layout = layout or (STANDING if objects and objects[0].upright else DROPPED)
-        # textures come from a stream of their own: shards of one data set share them, whatever their seeds
-        pool = np.random.default_rng(0)
-        flat = procedural(256, 42, pool) + photographs(photos, 256, 42 if photos is None else 120, pool)
-        # the first is white: a plain distractor is that times a colour
-        wrapped = [np.full((64, 64, 3), 255, np.uint8), *procedural(64, 28, pool),
-                   *photographs(photos, 64, 14 if photos is None else 40, pool)]
-        self.world = World(objects, intrinsics, RoomTextures(flat, wrapped), primitives=14)
+        self.world = World(objects, intrinsics, _room_textures(photos), primitives=14)
         self._rng = np.random.default_rng(seed)
         self._left = 0
         self._count = 0

@@ -433,13 +433,14 @@ class World:
     def _alone(self, boxes: dict[int, Array]) -> dict[int, float]:
         """Count the pixels each object covers when nothing is in front of it.
 
-        Objects whose boxes are apart share a drawing; half the size is exact enough for a fraction.
+        Objects whose boxes are apart share a drawing; half the size is exact enough for a fraction, where it is large.
 
         :param boxes: object number -> projected box of the whole object
         """
         kept = self.model.geom_group.copy()
         counts: dict[int, float] = {}
         waiting = dict(boxes)
+        shrink = 2 if self.intrinsics.width >= 480 else 1
         while waiting:
             group: dict[int, Array] = {}
             for number, box in waiting.items():
@@ -449,7 +450,7 @@ class World:
             for number in group:
                 del waiting[number]
                 self.model.geom_group[self.body_geoms[number]] = kept[self.body_geoms[number]]
-            seen = self.instances(shrink=2).ravel()
+            seen = self.instances(shrink).ravel()
             covered = np.bincount(seen[seen >= 0], minlength=len(self.objects))
             ratio = self.intrinsics.width * self.intrinsics.height / len(seen)
             counts.update({number: float(covered[number]) * ratio for number in group})
