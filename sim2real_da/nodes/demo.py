@@ -3,8 +3,8 @@
 """The whole graph on one machine, scored before and after: ``python -m sim2real_da.nodes.demo``.
 
 Simulator, camera, adaptation, perception and evaluator run as processes that talk over DDS. Three rows come out:
-``source_only``, ``adapted`` (the recipe's steps) and ``source_continued``, the control: as many steps from the same source
-model without a target loss. Scoring frames are never shown while learning; nothing learns while they are scored.
+``source_only``, ``adapted`` (the recipe's steps) and ``source_continued``, the control: as many steps from the same
+source model without a target loss. Scoring frames are never shown while learning; nothing learns while they are scored.
 """
 
 from __future__ import annotations
