@@ -88,7 +88,7 @@ class Bundle:
     def to_bytes(self, half: bool = False) -> bytes:
         """Return the safetensors bytes; ``half`` stores floating-point tensors in 16 bits, for shipping."""
         tensors = {k: v.detach().cpu().contiguous() for k, v in self._tensors().items()}
-        tensors.update({f'objects.{m.name}.points': torch.from_numpy(np.ascontiguousarray(m.points, dtype=np.float32))
+        tensors.update({f'objects.{m.name}.points': torch.from_numpy(np.array(m.points, dtype=np.float32))
                         for m in self.objects.values()})
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}

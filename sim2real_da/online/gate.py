@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sim2real_da.evaluation.metrics import evaluate
+from sim2real_da.evaluation.metrics import VISIBLE, evaluate
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.samples import Detection, LabelledFrame, ObjectLabel, ObjectModel
@@ -50,7 +50,7 @@ class Gate:
 
     def __init__(self, frames: Sequence[LabelledFrame], objects: Mapping[str, ObjectModel], tolerance: float,
                  device: str = 'cpu', seed: int = 0) -> None:
-        if not any(f.labels for f in frames):
+        if not _judged(frames):
             raise ValueError('gate: the held-out simulation shows no object; check sim/labels')
         self.frames, self.objects, self.tolerance, self.device = list(frames), dict(objects), tolerance, device
         # paired: every model is judged on the same resamples of the same frames
@@ -105,7 +105,12 @@ class Gate:
         column = 0 if what == 'AP50' else 1
         differences = []
         for rows in self._resamples:
-            if any(self.frames[i].labels for i in rows):
-                chosen = [int(i) for i in rows]
+            chosen = [int(i) for i in rows]
+            if _judged([self.frames[i] for i in chosen]):
                 differences.append(self._numbers(old.found, chosen)[column] - self._numbers(new.found, chosen)[column])
         return float(np.std(differences))
+
+
+def _judged(frames: Sequence[LabelledFrame]) -> bool:
+    """Whether the metrics have anything to judge: an instance that is visible enough to count."""
+    return any(label.visible is None or label.visible >= VISIBLE for f in frames for label in f.labels)
