@@ -332,7 +332,7 @@ class Adaptation(ManagedNode):
         values: dict[str, object] = {
             'state': state, 'reason': reason, 'recipe': self._session.recipe.name, 'held': self._held,
             'matched': self._matcher.matched, 'unmatched': sum(self._matcher.dropped.values()),
-            **self._metrics,
+            **self._metrics, 'step': self._session.step,
         }
         if self._unknown:
             values['unknown_classes'] = dict(self._unknown)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray
@@ -96,6 +97,8 @@ class Camera(ManagedNode):
         self._ended = False
         self._warned = False
         self._playing = ''
+        self._order: list[int] = []
+        self._rng = np.random.default_rng(0)
         self._position = 0
         source = str(self.get('source'))
         if source == 'surrogate':
@@ -144,6 +147,7 @@ class Camera(ManagedNode):
         stream = self.get('stream')
         if stream != self._playing:
             self._playing, self._position, self._ended = stream, 0, False
+            self._order = list(range(len(self._streams[stream][1])))
         dataset, ids = self._streams[stream]
         for _ in range(BUSY_LIMIT):
             if self._position >= len(ids):
@@ -152,8 +156,10 @@ class Camera(ManagedNode):
                         self.get_logger().info(f'{stream}: all {len(ids)} frames were shown')
                     self._ended = True
                     return None
+                # in another order every round: a slow perception node that takes every n-th image sees all in the end
                 self._position = 0
-            number = ids[self._position]
+                self._order = [int(i) for i in self._rng.permutation(len(ids))]
+            number = ids[self._order[self._position]]
             self._position += 1
             try:
                 return number, dataset.frame(number)

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -204,7 +205,7 @@ class Demo:
     def say(self, text: str) -> None:
         """Print a line with the time since the start."""
         spent = int(time.monotonic() - self.begin)
-        self.console.print(f'[dim]{spent // 60:2d}:{spent % 60:02d}[/dim]  {text}')
+        self.console.print(f'[dim]{spent // 60:2d}:{spent % 60:02d}[/dim]  {text}', soft_wrap=True)
 
     def follow(self, observer: Observer, what: str, condition: Callable[[], Any], timeout: float, total: float,
                reached: Callable[[], float], note: Callable[[], str] = lambda: '') -> None:
@@ -242,7 +243,7 @@ class Demo:
         return NodeSpec('adaptation', parameters={
             'weights': str(weights), 'recipe': recipe, 'state_dir': str(self.state_dir), 'device': self.device,
             'seed': self.options.seed, 'gate_every': self.options.gate_every, 'max_steps': steps, 'duty_cycle': 1.0,
-            **_reliable('real/image')})
+            'nice': 5, **_reliable('real/image')})
 
     def run(self) -> dict[str, Any]:
         """Run everything and return the summary.
@@ -464,6 +465,8 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: list[str] | None = None) -> int:
     """Run the demo; 0 when it came to its end, 1 when a node died or something did not come about."""
     options = arguments().parse_args(args)
+    # ended by a supervisor as by Ctrl-C: the nodes are stopped in order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(highlight=False)
     try:
         Demo(options, console).run()
