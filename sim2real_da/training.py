@@ -102,6 +102,8 @@ def train(
         schedule.load_state_dict(state['schedule'])
         first = int(state['step'])
         log.info('resumed %s at step %d', checkpoint, first)
+    bundle.created = {'frames_rendered': len(ids), 'steps': first, 'planned_steps': steps, 'seed': seed,
+                      'camera_effects': effects, 'frames_per_step': FRAMES, 'crops_per_step': CROPS}
     rng = np.random.default_rng([seed, first])
     begin, recent = time.monotonic(), deque[dict[str, float]](maxlen=100)
     batches = frames_of(dataset, ids, seed + first, effects)
@@ -127,8 +129,7 @@ def train(
                      '  '.join(f'{k} {v:.3f}' for k, v in means.items()))
         over = minutes > 0 and spent > minutes * 60
         if over or step + 1 == steps or (step + 1) % save_every == 0:
-            bundle.created = {'frames_rendered': len(ids), 'steps': step + 1, 'planned_steps': steps, 'seed': seed,
-                              'camera_effects': effects, 'frames_per_step': FRAMES, 'crops_per_step': CROPS}
+            bundle.created['steps'] = step + 1
             bundle.save(out)
             temporary = checkpoint.with_suffix('.tmp')
             torch.save({'detector': bundle.detector.state_dict(), 'pose': bundle.pose.state_dict(), 'step': step + 1,
