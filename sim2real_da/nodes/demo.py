@@ -419,7 +419,7 @@ class Demo:
         """Print the three rows."""
         table = Table(title=f'{self.data.name if self.data else "surrogate"}: {self.rows["adapted"]["frames_scored"]} '
                             f'scoring frames')
-        table.add_column('row')
+        table.add_column('row', no_wrap=True)
         for metric in METRICS:
             table.add_column(metric.title, justify='right')
         for row in ROWS:
