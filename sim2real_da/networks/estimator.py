@@ -19,6 +19,11 @@ from sim2real_da.networks.pose import solve_pose
 from sim2real_da.samples import Detection, Intrinsics
 
 
+# A weaker detection is reported (average precision needs it) but not posed: perspective-n-point is most of the time of a
+# picture, and nobody grasps at a guess.
+POSE_SCORE = 0.2
+
+
 def fit(image: NDArray[np.uint8], size: tuple[int, int]) -> tuple[NDArray[np.uint8], float]:
     """Resize an image to fit into (width, height), keep its aspect and pad right and below with black.
 
@@ -91,7 +96,9 @@ class Estimator:
             if scores[i] < self.score_threshold:
                 break
             model = models[int(classes[i])]
-            solved = solve_pose(coordinates[i], masks[i], transforms[i], model, intrinsics)
+            solved = None
+            if scores[i] >= POSE_SCORE:
+                solved = solve_pose(coordinates[i], masks[i], transforms[i], model, intrinsics)
             pose, covariance = solved if solved is not None else (None, None)
             detections.append(Detection(model.name, float(scores[i]), boxes[i], pose, covariance))
         return detections
