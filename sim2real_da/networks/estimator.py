@@ -18,9 +18,8 @@ from sim2real_da.networks.detector import decode
 from sim2real_da.networks.pose import solve_pose
 from sim2real_da.samples import Detection, Intrinsics
 
-
-# A weaker detection is reported (average precision needs it) but not posed: perspective-n-point is most of the time of a
-# picture, and nobody grasps at a guess.
+# A weaker detection is reported (average precision needs it) but not posed: perspective-n-point is most of the time of
+# a picture, and nobody grasps at a guess.
 POSE_SCORE = 0.2
 
 
