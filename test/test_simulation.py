@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from scipy.spatial.transform import Rotation
 pytest.importorskip('mujoco', reason='the simulator needs MuJoCo: pip install mujoco')
 
 from sim2real_da.data.bop import BopDataset  # noqa: E402
+from sim2real_da.resources import config_folder  # noqa: E402
 from sim2real_da.samples import Intrinsics, LabelledFrame, ObjectLabel  # noqa: E402
 from sim2real_da.simulation import render  # noqa: E402
 from sim2real_da.simulation.objects import bop_symmetries, continuous_symmetry, load_objects  # noqa: E402
@@ -350,6 +352,12 @@ def test_surrogate_shares_no_photograph_with_the_simulator() -> None:
     shown = {t['picture'] for t in look['tables']} | set(look['surroundings'])
     assert shown <= set(PACKAGED_SURROGATE)
     assert not set(PACKAGED) & set(PACKAGED_SURROGATE)
+
+
+def test_surrogate_appearance_is_left_alone() -> None:
+    """Every number measured on the surrogate holds for this file alone; with another one all of them are void."""
+    found = hashlib.sha256((config_folder() / 'surrogate.yaml').read_bytes()).hexdigest()
+    assert found == '58262eaff0b4d5d2d5e0d32ffd436649b1d52241f06686636ca576be43112b19'
 
 
 def test_appearance_file_errors_are_named(tmp_path: Path) -> None:
