@@ -53,7 +53,7 @@ from sim2real_da.simulation.objects import cache_folder
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 OVERLAYS = 6
-SCORED = 40  # frames of the surrogate's scoring set; a data set is scored whole
+SCORED = 60  # frames of the surrogate's scoring set; a data set is scored whole
 ROWS = ('source_only', 'source_continued', 'adapted')
 ROW_KEYS = ('ap50', 'ap', 'recall', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m', 'adds_recall')
 # First training, where no shipped model knows the objects
@@ -337,7 +337,8 @@ class Demo:
     def adapt(self, runner: Runner, observer: Observer, weights: Path, row: str, recipe: str, steps: int) -> int:
         """Learn by one recipe, score, and put the source model back; return the steps taken."""
         observer.set_parameter('camera', 'stream', 'adaptation')
-        runner.start(NodeSpec('simulator', parameters={'objects': self.spec, 'seed': self.options.seed}))
+        runner.start(NodeSpec('simulator', parameters={
+            'objects': self.spec, 'seed': self.options.seed, 'rate': self.options.rate}))
         observer.status.pop('adaptation', None)
         runner.start(self.adaptation(weights, recipe, steps))
         self.say(f'adapting by the recipe {recipe}, {steps} steps')
@@ -455,9 +456,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument('--recipe', default='dann', help='how to adapt')
     parser.add_argument('--steps', type=int, default=150, help='learning steps of each arm')
     parser.add_argument('--gate-every', type=int, default=25, help='steps between two validations')
-    parser.add_argument('--seconds-per-arm', type=float, default=170.0, help='the adapting arm ends at the next '
+    parser.add_argument('--seconds-per-arm', type=float, default=150.0, help='the adapting arm ends at the next '
                         'validation after this long; the control gets as many steps')
-    parser.add_argument('--rate', type=float, default=5.0, help='camera images in a second')
+    parser.add_argument('--rate', type=float, default=3.0, help='camera and simulator images in a second; on two '
+                        'cores a higher rate leaves the learner less')
     parser.add_argument('--seed', type=int, default=0)
     return parser
 
