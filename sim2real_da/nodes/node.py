@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -385,8 +385,18 @@ class _ToRos(logging.Handler):
             self._logger.info(text)
 
 
-def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> int:
-    """Run a node until SIGINT or SIGTERM and return the exit status; 1 when it could not start or failed.
+def run(make: Callable[[], ManagedNode], args: list[str] | None = None) -> NoReturn:
+    """Run a node until SIGINT or SIGTERM and end the process; status 1 when it could not start or failed."""
+    status = _live(make, args)
+    # All is stopped and on disk. Tearing down an interpreter with torch in it takes seconds under load, in which the
+    # deadline's thread is dead already, and a launch system grants five from the signal on.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _live(make: Callable[[], ManagedNode], args: list[str] | None) -> int:
+    """Run a node until SIGINT or SIGTERM and return the exit status.
 
     The signal handlers are this function's own: rclpy's would invalidate the context at once, and an image that was
     accepted could no longer be answered.
