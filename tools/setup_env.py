@@ -326,6 +326,9 @@ class Environment:
         jobs = str(os.cpu_count() or 1)
         self.command([*cmake, '--build', build, '--target', 'install', '--parallel', jobs], explain_cmake)
         shutil.rmtree(build)
+        if self.sourced:
+            script = self.folder / 'share' / 'vision_msgs' / 'local_setup.bash'
+            say(f'ROS 2 {self.sourced} has no vision_msgs: for ros2 launch, also `source {script}`')
 
     def repair_cmake(self) -> None:
         """Replace the wheel builder's Python and NumPy paths in the wheels' CMake files by this interpreter's."""
