@@ -14,12 +14,12 @@ from helpers import CAMERA, box_model, frame, labelled_frame
 from sim2real_da.networks.bundle import Bundle, WeightsError, read_manifest
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.online.buffer import FrameBuffer
-from sim2real_da.online.gate import Gate
+from sim2real_da.online.gate import Gate, _Score
 from sim2real_da.online.learner import Learner, average
 from sim2real_da.online.session import GAP, AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import RecipeError, load_recipe
-from sim2real_da.samples import LabelledFrame, ObjectLabel, Pose
+from sim2real_da.samples import Detection, LabelledFrame, ObjectLabel, Pose
 
 POSE = Pose(np.array([0.9, 0.1, 0.2, 0.1]), np.array([0.0, 0.0, 0.5]))
 OBJECTS = {'box': box_model('box'), 'bar': box_model('bar', (0.08, 0.01, 0.01))}
@@ -239,10 +239,9 @@ class _Scripted(Gate):
         self.table = table
 
     def _score(self, bundle, key):
-        from sim2real_da.online.gate import _Score
         return _Score([], *self.table[bundle.version])
 
-    def _standard_error(self, old, new, what):
+    def _standard_error(self, old, new, column):
         return 0.01
 
 
@@ -265,6 +264,16 @@ def test_gate_refuses_infinite_weights_and_an_empty_holdout(bundle):
     assert gate.decide(broken, bundle, bundle).reason == 'rejected: weights are not finite'
     with pytest.raises(ValueError, match='shows no object'):
         Gate([LabelledFrame(frame(np.random.default_rng(0)), ())], OBJECTS, 0.01)
+
+
+def test_standard_error_of_equal_models_is_zero_and_of_different_ones_is_not(bundle):
+    rng = np.random.default_rng(0)
+    labelled = [labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(6)]
+    gate = Gate(labelled, OBJECTS, 0.01)
+    right = [[Detection('box', 0.9, f.labels[0].box, POSE)] for f in labelled]
+    all_found, half_found = _Score(right, 1, 1), _Score([r if i % 2 else [] for i, r in enumerate(right)], 0.5, 0.5)
+    assert gate._standard_error(all_found, _Score(right, 1, 1), 0) == 0
+    assert 0.05 < gate._standard_error(all_found, half_found, 1) < 0.4
 
 
 def test_gate_really_measures(bundle):

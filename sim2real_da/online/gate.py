@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim2real_da.evaluation.metrics import VISIBLE, evaluate
 from sim2real_da.networks.bundle import Bundle
@@ -33,11 +34,14 @@ class Decision:
     numbers: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Score:
+    """What a model found on the frames, its AP50 and pose score, and both again for every resample (when asked for)."""
+
     found: list[list[Detection]]
     ap50: float
     pose: float
+    resampled: NDArray[np.float64] | None = None
 
 
 class Gate:
@@ -72,10 +76,11 @@ class Gate:
         for name, bundle in (('running', running), ('source', source)):
             old = self._score(bundle, bundle.version)
             numbers |= {f'{name}_ap50': old.ap50, f'{name}_pose_score': old.pose}
-            for what, before, now in (('AP50', old.ap50, new.ap50), ('pose score', old.pose, new.pose)):
+            for column, (what, before, now) in enumerate((
+                    ('AP50', old.ap50, new.ap50), ('pose score', old.pose, new.pose))):
                 if before - now <= self.tolerance:
                     continue
-                error = self._standard_error(old, new, what)
+                error = self._standard_error(old, new, column)
                 numbers[f'{name}_{what.replace(" ", "_").lower()}_error'] = error
                 if before - now > self.tolerance + error:
                     failures.append(f'{what} on simulation {now:.3f}, {name} model {before:.3f}, '
@@ -100,15 +105,17 @@ class Gate:
         result = evaluate(truth, [found[i] for i in rows], self.objects)
         return float(result['ap50']), 1 - float(result['mean_angle_deg']) / 180
 
-    def _standard_error(self, old: _Score, new: _Score, what: str) -> float:
-        """Bootstrap over frames of the paired difference (Efron)."""
-        column = 0 if what == 'AP50' else 1
-        differences = []
-        for rows in self._resamples:
-            chosen = [int(i) for i in rows]
-            if _judged([self.frames[i] for i in chosen]):
-                differences.append(self._numbers(old.found, chosen)[column] - self._numbers(new.found, chosen)[column])
-        return float(np.std(differences))
+    def _standard_error(self, old: _Score, new: _Score, column: int) -> float:
+        """Bootstrap over frames of the paired difference (Efron); column 0 is AP50, 1 the pose score."""
+        return float(np.std(self._resampled(old)[:, column] - self._resampled(new)[:, column]))
+
+    def _resampled(self, score: _Score) -> NDArray[np.float64]:
+        """Return AP50 and pose score of every resample, ``(BOOTSTRAP, 2)``, computed once a model."""
+        if score.resampled is None:
+            rows = [[int(i) for i in r] for r in self._resamples]
+            score.resampled = np.array([
+                self._numbers(score.found, r) for r in rows if _judged([self.frames[i] for i in r])])
+        return score.resampled
 
 
 def _judged(frames: Sequence[LabelledFrame]) -> bool:
