@@ -139,6 +139,10 @@ def test_no_pose_is_made_up():
     few = empty.copy()
     few[0, :5] = 1
     assert solve_pose(noise, few, transform, model, CAMERA) is None
+    # half of the object is seen, and what is seen is noise: whatever PnP finds there is not where the object is seen
+    half = empty.copy()
+    half[:, 16:] = 1
+    assert solve_pose(noise, half, transform, model, CAMERA) is None
     line = empty.copy()
     line[16] = 1
     assert solve_pose(np.zeros((3, 32, 32), np.float32), line, transform, model, CAMERA) is None

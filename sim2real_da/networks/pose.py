@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sim2real_da.geometry import quaternion_from_matrix
+from sim2real_da.geometry import project, quaternion_from_matrix, transform_points
 from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
 from sim2real_da.networks.crops import cell_centres
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
+
+# A pose is believed only if the picture agrees with it: enough cells have to be inliers of perspective-n-point, and the
+# object drawn at that pose has to cover the cells that the mask calls its own (intersection over union of the boxes).
+LEAST_INLIERS = 0.2
+LEAST_COVER = 0.3
 
 
 @dataclass
@@ -157,7 +162,7 @@ def solve_pose(
         ok, rvec, tvec, inliers = cv2.solvePnPRansac(
             points, pixels, camera, distortion, iterationsCount=60, reprojectionError=1.5 * cell, confidence=0.999,
             flags=cv2.SOLVEPNP_EPNP)
-        if not ok or inliers is None or len(inliers) < 8:
+        if not ok or inliers is None or len(inliers) < max(8, LEAST_INLIERS * len(points)):
             return None
         inliers = inliers[:, 0]
         rvec, tvec = cv2.solvePnPRefineLM(points[inliers], pixels[inliers], camera, distortion, rvec, tvec)
@@ -169,6 +174,8 @@ def solve_pose(
         return None
     rotation = cv2.Rodrigues(rvec)[0]
     pose = Pose(quaternion_from_matrix(rotation), translation)
+    if not _covers(pose, model, intrinsics, pixels):
+        return None
     projected, jacobian = cv2.projectPoints(points[inliers], rvec, tvec, camera, distortion)
     residual = (projected[:, 0] - pixels[inliers]).ravel()
     jacobian = jacobian[:, :6]  # derivatives by rotation vector, then translation
@@ -184,3 +191,18 @@ def solve_pose(
     if not np.all(np.isfinite(covariance)):
         return None
     return pose, (covariance + covariance.T) / 2
+
+
+def _covers(pose: Pose, model: ObjectModel, intrinsics: Intrinsics, seen: NDArray[np.float64]) -> bool:
+    """Whether the object at this pose lies where it is seen.
+
+    :param seen: image pixels of the cells inside the mask, ``(n, 2)``
+    """
+    drawn = project(transform_points(model.points[::16], pose), intrinsics)
+    if not np.all(np.isfinite(drawn)):
+        return False
+    low = np.stack([drawn.min(axis=0), seen.min(axis=0)])
+    high = np.stack([drawn.max(axis=0), seen.max(axis=0)])
+    common = np.maximum(high.min(axis=0) - low.max(axis=0), 0).prod()
+    both = (high - low).prod(axis=1).sum() - common
+    return bool(common >= LEAST_COVER * both)
