@@ -242,7 +242,8 @@ class Demo:
         """Adaptation for one arm; versions go on from those of the arm before."""
         return NodeSpec('adaptation', parameters={
             'weights': str(weights), 'recipe': recipe, 'state_dir': str(self.state_dir), 'device': self.device,
-            'seed': self.options.seed, 'gate_every': self.options.gate_every, 'max_steps': steps, 'duty_cycle': 1.0,
+            'seed': self.options.seed, 'gate_every': self.options.gate_every,
+            'tolerance': self.options.tolerance, 'max_steps': steps, 'duty_cycle': 1.0,
             'nice': 5, **_reliable('real/image')})
 
     def run(self) -> dict[str, Any]:
@@ -454,8 +455,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument('--weights', type=Path, help='source model; by default the shipped one of these objects')
     parser.add_argument('--out', type=Path, default=Path('demo_output'), help='folder of the results; it is replaced')
     parser.add_argument('--recipe', default='dann', help='how to adapt')
-    parser.add_argument('--steps', type=int, default=150, help='learning steps of each arm')
+    parser.add_argument('--steps', type=int, default=100, help='learning steps of each arm')
     parser.add_argument('--gate-every', type=int, default=25, help='steps between two validations')
+    parser.add_argument('--tolerance', type=float, default=0.03, help='how far AP50 and pose score on held-out '
+                        'simulation may fall; a demo has few frames to measure it on')
     parser.add_argument('--seconds-per-arm', type=float, default=150.0, help='the adapting arm ends at the next '
                         'validation after this long; the control gets as many steps')
     parser.add_argument('--rate', type=float, default=3.0, help='camera and simulator images in a second; on two '
