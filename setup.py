@@ -44,6 +44,7 @@ setup(
         (f'share/{NAME}', ['package.xml']),
         *installed('launch', '*.launch.py'),
         *installed('config', '*.yaml'),
+        *installed('config', '*.xml'),
     ],
     install_requires=requirements('requirements.txt'),
     extras_require={'test': requirements('requirements-test.txt')},

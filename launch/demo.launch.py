@@ -32,9 +32,8 @@ from launch_ros.substitutions import FindPackageShare
 
 PACKAGE = 'sim2real_da'
 
-# Raw images do not fit Fast DDS's default shared-memory segment. For the demo's own processes alone: it changes how
-# participants on different hosts find each other.
-LARGE_DATA = 'LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true'
+# Raw images do not fit Fast DDS's default shared-memory segment (config/fastdds.xml). For the demo's processes alone.
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 def choose_objects(context: LaunchContext) -> list[SetLaunchConfiguration]:
@@ -90,7 +89,8 @@ def generate_launch_description() -> LaunchDescription:
         *(DeclareLaunchArgument(f'{node}_params', description=f'parameter file of the {node} node',
                                 default_value=PathJoinSubstitution([share, 'config', f'{node}.yaml']))
           for node in ('camera', 'evaluator')),
-        SetEnvironmentVariable('FASTDDS_BUILTIN_TRANSPORTS', LARGE_DATA),
+        *(SetEnvironmentVariable(name, PathJoinSubstitution([share, 'config', 'fastdds.xml']))
+          for name in PROFILE_VARIABLES),
         OpaqueFunction(function=choose_objects),
         # its arguments are this file's as well
         IncludeLaunchDescription(PythonLaunchDescriptionSource([share, '/launch/adapt.launch.py'])),

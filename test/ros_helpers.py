@@ -20,10 +20,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from std_srvs.srv import Trigger
 
-from sim2real_da.nodes.runner import LARGE_DATA, NodeSpec, Runner, graph_environment
+from sim2real_da.nodes.runner import NodeSpec, Runner, graph_environment, transport_environment
 
 # The test's process is one end of the image transport, so it needs the documented setting, too.
-os.environ['FASTDDS_BUILTIN_TRANSPORTS'] = LARGE_DATA
+os.environ.update(transport_environment())
 
 TIMEOUT_S = 90.0  # generous: two loaded cores and a cold start of torch
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)

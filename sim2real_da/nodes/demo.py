@@ -260,7 +260,7 @@ class Demo:
         objects = scored_objects(self.spec)
         domain = 1 + os.getpid() % 100
         environment = graph_environment(domain)
-        os.environ.update({k: environment[k] for k in ('FASTDDS_BUILTIN_TRANSPORTS', 'ROS_AUTOMATIC_DISCOVERY_RANGE')})
+        os.environ.update(environment)
         with Runner(self.out / 'logs', environment) as runner:
             observer = Observer(domain, objects, runner.check)
             try:

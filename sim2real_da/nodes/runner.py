@@ -22,8 +22,8 @@ from sim2real_da.resources import config_folder
 LAST_LINES = 15
 STOP_S = 6.0  # a node ends itself within 5 s of SIGINT
 
-# Raw images between processes need this of Fast DDS (docs/install.md); set it on both ends.
-LARGE_DATA = 'LARGE_DATA?max_msg_size=2MB&sockets_size=2MB&non_blocking=true'
+# Where Fast DDS looks for a profile: up to Jazzy, and from Kilted on
+PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 
 class NodeDied(RuntimeError):
@@ -62,11 +62,16 @@ def _yaml(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
+def transport_environment() -> dict[str, str]:
+    """Return the variables that let raw images through between processes, for both ends (see config/fastdds.xml)."""
+    return {name: os.environ.get(name) or str(config_folder() / 'fastdds.xml') for name in PROFILE_VARIABLES}
+
+
 def graph_environment(domain: int) -> dict[str, str]:
-    """Return the environment of a graph of its own on this machine, with a transport for raw images."""
+    """Return the environment of a graph of its own on this machine."""
     return {
-        **os.environ, 'ROS_DOMAIN_ID': str(domain), 'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-        'FASTDDS_BUILTIN_TRANSPORTS': LARGE_DATA, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1'),
+        **os.environ, **transport_environment(), 'ROS_DOMAIN_ID': str(domain),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST', 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1'),
         'PYTHONUNBUFFERED': '1',
     }
 
