@@ -376,6 +376,7 @@ class Demo:
                        f'perception to take version {version}', 60)
         self.arms[row] = {key: float(observer.value('adaptation', key) or 0)
                           for key in ('promotions', 'rejections', 'buffer_frames', 'source_frames')}
+        observer.order('adaptation/save')  # writes the history up to the last step, a rejected candidate's included
         shutil.copy(self.state_dir / 'history.json', self.out / f'history_{row}.json')
         self.say(f'{recipe}: {self.arms[row]["promotions"]:.0f} promoted, {self.arms[row]["rejections"]:.0f} rejected')
         self.score(observer, row)
