@@ -423,7 +423,7 @@ class Demo:
         table = Table(title=f'{self.data.name if self.data else "surrogate"}: {self.rows["adapted"]["frames_scored"]} '
                             f'scoring frames')
         table.add_column('row', no_wrap=True)
-        shown = [metric for metric in METRICS if metric.key not in ('ap', 'adds_recall')]  # 80 columns; the page has all
+        shown = [metric for metric in METRICS if metric.key not in ('ap', 'adds_recall')]  # for 80 columns
         for metric in shown:
             table.add_column(metric.title, justify='right')
         for row in ROWS:
