@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision  # noqa: F401 - before Mesa: its LLVM and Triton's crash in one process when Mesa's is loaded first
 
 REPO = Path(__file__).resolve().parent.parent
 
