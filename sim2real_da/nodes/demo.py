@@ -286,7 +286,7 @@ class Demo:
 
         path = self._trained_path()
         self.say(f'no source model knows {self.spec}: rendering {TRAINING_FRAMES} pictures and training on them; this '
-                 f'happens once and takes hours on two cores (minutes on a GPU)')
+                 f'happens once and takes an hour or more on two cores')
         rendered = path.with_suffix('')
         render_dataset(self.spec, rendered, TRAINING_FRAMES, seed=0)
         train(BopDataset(rendered, 'train'), path, steps=TRAINING_STEPS, device=self.device, effects=True)
