@@ -132,10 +132,10 @@ class Evaluator(ManagedNode):
             if not self._scoring:
                 return
             stamp = messages.nanoseconds(message.header.stamp)
-            if topic == 'detections_3d':  # the last message of an image that needs a pose
+            # the last message that is needed; an answer to an image from before the start counts as little as the image
+            if topic == 'detections_3d' and stamp in self._arrived:
                 self._frames_out += 1
-                if stamp in self._arrived:
-                    self._latencies.append(1e3 * (time.monotonic() - self._arrived[stamp]))
+                self._latencies.append(1e3 * (time.monotonic() - self._arrived[stamp]))
             self._matcher.required = {*REQUIRED, BOXES} if self.count_publishers(
                 self.resolve_topic_name(BOXES)) else set(REQUIRED)
             found = self._matcher.add(topic, stamp, message)
