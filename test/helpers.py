@@ -1,8 +1,12 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Small made-up objects and frames for tests that need no simulator."""
+"""Small made-up objects and frames for tests that need no simulator, and a way to import scripts."""
 
 from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -37,3 +41,13 @@ def labelled_frame(rng: np.random.Generator, model: ObjectModel, pose: Pose) -> 
     picture.image[mask] = 255
     box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
     return LabelledFrame(picture, (ObjectLabel(model.name, box, pose, 1.0, mask),))
+
+
+def load_script(path: Path) -> ModuleType:
+    """Import a Python file that is in no package (tools, launch files)."""
+    spec = importlib.util.spec_from_file_location(path.name.split('.')[0], path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +12,7 @@ from unittest.mock import MagicMock
 
 import pytest
 import yaml
+from helpers import load_script
 
 REPO = Path(__file__).resolve().parent.parent
 LAUNCH = REPO / 'launch'
@@ -24,12 +24,7 @@ MODULES = ('launch', 'launch.actions', 'launch.launch_description_sources', 'lau
 
 def load(name: str) -> ModuleType:
     """Import a launch file by its path."""
-    spec = importlib.util.spec_from_file_location(name.replace('.', '_'), LAUNCH / name)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(LAUNCH / name)
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import load_script
 
 pytest.importorskip('rclpy', reason='ROS 2 is not there')
 
@@ -16,12 +16,7 @@ REPO = Path(__file__).resolve().parent.parent
 
 
 def tool() -> Any:
-    spec = importlib.util.spec_from_file_location('tool', REPO / 'tools' / 'write_parameter_files.py')
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(REPO / 'tools' / 'write_parameter_files.py')
 
 
 def test_parameters_are_written_from_the_nodes() -> None:

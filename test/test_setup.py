@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import load_script
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -21,12 +21,7 @@ REPO = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope='module')
 def tool() -> ModuleType:
     """``tools/setup_env.py``, which is a script and in no package."""
-    spec = importlib.util.spec_from_file_location('setup_env', REPO / 'tools' / 'setup_env.py')
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(REPO / 'tools' / 'setup_env.py')
 
 
 @pytest.fixture
