@@ -3,9 +3,9 @@
 """Read and write data sets in the BOP layout (https://bop.felk.cvut.cz).
 
 BOP counts millimetres and writes rotation matrices, some of them not orthonormal: both are converted here, once.
-Beyond the standard this file knows two additions of its own: ``instances/NNNNNN.png`` (one picture of object numbers
-in place of one mask per object; 0 is background, n is the n-th entry of that frame's ground truth) and
-``dataset.json`` (class names other than ``obj_%06d``).
+Beyond the standard this file knows three additions of its own: ``instances/NNNNNN.png`` (one picture of object numbers,
+faster to read than one mask per object; 0 is background, n is the n-th entry of that frame's ground truth), and class
+names other than ``obj_%06d`` from ``dataset.json`` (``names``, by id) or ``models_info.json`` (``name`` of an entry).
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from sim2real_da.geometry import matrix_from_quaternion, quaternion_from_matrix
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
-from sim2real_da.simulation.objects import bop_models, load_objects
+from sim2real_da.simulation.objects import bop_models, bop_names, load_objects
 
 LOG = logging.getLogger(__name__)
 SCENE_STEP = 1_000_000  # id of a frame = scene * SCENE_STEP + number, where a split has several scenes
 LMO_LAST_ADAPTATION = 611
+MASKS = {'instances': ('instances',), 'mask_visib': ('mask_visib',), 'both': ('instances', 'mask_visib'), 'none': ()}
 _ENDINGS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
 
 
@@ -134,12 +135,18 @@ class BopDataset:
         self._many = len(self._scenes) > 1
         described = self.folder / 'dataset.json'
         self._description = _json(described) if described.is_file() else {}
-        self._names = {int(k): str(v) for k, v in self._description.get('names', {}).items()}
+        self._names = {int(k): str(v) for k, v in self._description.get('names', {}).items()} or self._model_names()
 
     @property
     def has_ground_truth(self) -> bool:
         """Whether every scene has labels."""
         return all(scene.truth is not None for scene in self._scenes.values())
+
+    def _model_names(self) -> dict[int, str]:
+        try:
+            return bop_names(self._models or self.folder)
+        except FileNotFoundError:  # pictures can be read without models; objects() says what is missing
+            return {}
 
     @cached_property
     def _object_models(self) -> dict[str, ObjectModel]:
@@ -166,11 +173,22 @@ class BopDataset:
         """Return the class name of an object id."""
         return self._names.get(number, class_name(number))
 
+    def classes(self) -> set[str]:
+        """Return the names of all classes in the ground truth."""
+        return {
+            self.name(int(entry['obj_id']))
+            for scene in self._scenes.values() for entries in (scene.truth or {}).values() for entry in entries
+        }
+
     def ids(self) -> list[int]:
         """Return the ids of all frames in order; with one scene they are the pictures' numbers."""
+        return [frame_id for scene in self.scenes() for frame_id in scene]
+
+    def scenes(self) -> list[list[int]]:
+        """Return the ids of the frames of each scene, in order."""
         return [
-            scene * SCENE_STEP * self._many + number
-            for scene, content in sorted(self._scenes.items()) for number in sorted(content.images)
+            [number * SCENE_STEP * self._many + picture for picture in sorted(content.images)]
+            for number, content in sorted(self._scenes.items())
         ]
 
     def _find(self, frame_id: int) -> tuple[_Scene, int]:
@@ -243,19 +261,31 @@ def write_scene(
     :param first: number of the first picture
     :param quality: of the JPEG pictures
     :param lossless: write PNG pictures
-    :param masks: ``instances`` (one picture a frame), ``mask_visib`` (BOP's one picture an object) or ``none``
+    :param masks: ``instances`` (one picture a frame), ``mask_visib`` (BOP's, one an object), ``both`` or ``none``
     :return: number of frames written
     :raises ValueError: for another word for ``masks``
     :raises KeyError: for a class without an id
     """
-    if masks not in ('instances', 'mask_visib', 'none'):
-        raise ValueError(f'masks: got {masks!r}, expected instances, mask_visib or none')
+    if masks not in MASKS:
+        raise ValueError(f'masks: got {masks!r}, expected {", ".join(MASKS)}')
     folder = Path(folder)
     partial = folder.with_name(f'.{folder.name}.{os.getpid()}.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / 'rgb').mkdir(parents=True)
-    if masks != 'none':
-        (partial / masks).mkdir()
+    for needed in ('rgb', *MASKS[masks]):
+        (partial / needed).mkdir(parents=True)
+    try:
+        number = _write_frames(partial, frames, object_ids, first, quality, lossless, MASKS[masks])
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return number
+
+
+def _write_frames(
+    partial: Path, frames: Iterable[LabelledFrame], object_ids: Mapping[str, int], first: int, quality: int,
+    lossless: bool, masks: Sequence[str],
+) -> int:
     camera: dict[str, Any] = {}
     truth: dict[str, Any] = {}
     info: dict[str, Any] = {}
@@ -267,14 +297,15 @@ def write_scene(
             _save(partial / 'rgb' / f'{name}.png', picture, [])
         else:
             _save(partial / 'rgb' / f'{name}.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        _save_masks(partial, name, labelled, masks)
+        if 'instances' in masks:
+            _save_instances(partial / 'instances' / f'{name}.png', labelled)
+        if 'mask_visib' in masks:
+            _save_visible(partial / 'mask_visib', name, labelled)
         camera[str(number)] = {'cam_K': labelled.frame.intrinsics.matrix().ravel().tolist(), 'depth_scale': 1.0}
         truth[str(number)] = [_truth(label, object_ids) for label in labelled.labels]
         info[str(number)] = [_info(label) for label in labelled.labels]
     for file, content in (('scene_camera', camera), ('scene_gt_info', info), ('scene_gt', truth)):
         (partial / f'{file}.json').write_text(json.dumps(content))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
     return number - first + 1
 
 
@@ -283,17 +314,19 @@ def _save(path: Path, picture: NDArray[Any], options: Sequence[int]) -> None:
         raise OSError(f'{path}: could not be written; is the disk full?')
 
 
-def _save_masks(folder: Path, name: str, labelled: LabelledFrame, masks: str) -> None:
-    if masks == 'instances':
-        numbers = np.zeros(labelled.frame.image.shape[:2], dtype=np.uint8)
-        for index, label in enumerate(labelled.labels):
-            if label.mask is not None:
-                numbers[label.mask] = index + 1
-        _save(folder / masks / f'{name}.png', numbers, [cv2.IMWRITE_PNG_COMPRESSION, 3])
-    elif masks == 'mask_visib':
-        for index, label in enumerate(labelled.labels):
-            if label.mask is not None:
-                _save(folder / masks / f'{name}_{index:06d}.png', np.uint8(255) * label.mask.astype(np.uint8), [])
+def _save_instances(path: Path, labelled: LabelledFrame) -> None:
+    numbers = np.zeros(labelled.frame.image.shape[:2], dtype=np.uint8)
+    for index, label in enumerate(labelled.labels):
+        if label.mask is not None:
+            numbers[label.mask] = index + 1
+    _save(path, numbers, [])  # OpenCV's own choice is both faster and smaller than any level asked for
+
+
+def _save_visible(folder: Path, name: str, labelled: LabelledFrame) -> None:
+    for index, label in enumerate(labelled.labels):
+        if label.mask is not None:
+            mask = np.uint8(255) * label.mask.astype(np.uint8)
+            _save(folder / f'{name}_{index:06d}.png', mask, [])
 
 
 def _truth(label: ObjectLabel, object_ids: Mapping[str, int]) -> dict[str, Any]:

@@ -8,10 +8,8 @@ A :class:`SimObject` is an :class:`~sim2real_da.samples.ObjectModel` (what train
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +17,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 from scipy.spatial.transform import Rotation
 
 from sim2real_da.samples import ObjectModel
+from sim2real_da.simulation.meshes import cache_folder as cache_folder  # nodes and tools keep their own there, too
+from sim2real_da.simulation.meshes import prepared_mesh, surface_points
 
 LOG = logging.getLogger(__name__)
-POINTS = 4096
 CONTINUOUS_STEPS = 16
 LIVE_FACES = 4000
-_CACHE_VERSION = 3  # raise when what is cached changes its meaning
+MEASURES = ('diameter', 'min_x', 'min_y', 'min_z', 'size_x', 'size_y', 'size_z')
 
 
 @dataclass(frozen=True)
@@ -68,31 +67,6 @@ class SimObject:
     parts: tuple[Part, ...]
     upright: bool = False
     mass: float = 0.2
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted meshes: ``$XDG_CACHE_HOME`` or ``~/.cache``, then ``sim2real_da``."""
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'sim2real_da'
-
-
-def surface_points(vertices: ArrayLike, faces: ArrayLike, count: int = POINTS, seed: int = 0) -> NDArray[np.float32]:
-    """Draw points evenly over a mesh's surface.
-
-    :param vertices: ``(V, 3)``
-    :param faces: ``(F, 3)``
-    :return: ``(count, 3)``, the same for the same mesh and seed
-    :raises ValueError: when the mesh has no area
-    """
-    corners = np.asarray(vertices, dtype=np.float64)[np.asarray(faces)]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    if not area.sum() > 0:
-        raise ValueError(f'mesh: {len(corners)} faces without area, expected a surface')
-    rng = np.random.default_rng(seed)
-    chosen = corners[rng.choice(len(area), count, p=area / area.sum())]
-    # sqrt makes the barycentric coordinates uniform over the triangle
-    a, b = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
-    points = (1 - a) * chosen[:, 0] + a * (1 - b) * chosen[:, 1] + a * b * chosen[:, 2]
-    return np.asarray(points, dtype=np.float32)
 
 
 def continuous_symmetry(axis: ArrayLike, offset: ArrayLike = (0, 0, 0), steps: int = CONTINUOUS_STEPS) -> NDArray[Any]:
@@ -140,16 +114,26 @@ def models_folder(folder: Path) -> Path:
         if (candidate / 'models_info.json').is_file():
             return candidate
     raise FileNotFoundError(
-        f'{folder}: no models_info.json here, in models/ or in models_eval/; expected a BOP data set')
+        f'{folder}: no models_info.json here, in models/ or in models_eval/; expected a BOP data set, '
+        'or a folder made by sim2real_da models')
+
+
+def bop_names(folder: Path) -> dict[int, str]:
+    """Return the class name of each object id of a BOP folder: the ``name`` of its entry, else ``obj_%06d``.
+
+    :raises FileNotFoundError: when ``models_info.json`` or a PLY is missing
+    :raises ValueError: when ``models_info.json`` cannot be used
+    """
+    return {number: name for number, name, _, _ in _bop_files(folder)}
 
 
 def bop_models(folder: Path) -> dict[str, ObjectModel]:
-    """Return what metrics need of a BOP folder's models, by class name ``obj_%06d``, in order of their ids.
+    """Return what metrics need of a BOP folder's models, by class name, in order of their ids.
 
     :raises FileNotFoundError: when ``models_info.json`` or a PLY is missing
-    :raises ValueError: when one of them cannot be read
+    :raises ValueError: when one of them cannot be used
     """
-    return {name: _model(name, info, _mesh(path, 0)) for name, path, info in _bop_files(folder)}
+    return {name: _read(name, path, info, 0)[0] for _, name, path, info in _bop_files(folder)}
 
 
 def bop_objects(folder: Path, faces: int = LIVE_FACES) -> list[SimObject]:
@@ -158,14 +142,14 @@ def bop_objects(folder: Path, faces: int = LIVE_FACES) -> list[SimObject]:
     :param folder: a BOP data set or its ``models`` folder (coloured PLY, millimetres)
     :param faces: meshes are simplified to about so many faces; 0 keeps them as they are
     :raises FileNotFoundError: when ``models_info.json`` or a PLY is missing
-    :raises ValueError: when one of them cannot be read
+    :raises ValueError: when one of them cannot be used
     """
     found = []
-    for name, path, info in _bop_files(folder):
-        mesh = _mesh(path, faces)
-        model = _model(name, info, mesh)
-        part = Part(mesh['vertices'], mesh['faces'], mesh['colours'])
-        found.append(SimObject(name, model, (part,), upright=True, mass=max(0.05, 300 * float(np.prod(model.size)))))
+    for _, name, path, info in _bop_files(folder):
+        model, part = _read(name, path, info, faces)
+        # BOP's models have z upwards; what `sim2real_da models` made of any CAD frame says that it may not
+        found.append(SimObject(name, model, (part,), upright=bool(info.get('upright', True)),
+                               mass=max(0.05, 300 * float(np.prod(model.size)))))
     return found
 
 
@@ -206,81 +190,52 @@ def _diameter(vertices: NDArray[np.float64]) -> float:
     return float(pdist(vertices).max())
 
 
-def _bop_files(folder: Path) -> list[tuple[str, Path, dict[str, Any]]]:
+def _bop_files(folder: Path) -> list[tuple[int, str, Path, dict[str, Any]]]:
+    """Return id, class name, PLY and entry of each object, in order of the ids."""
     folder = models_folder(Path(folder))
     table = folder / 'models_info.json'
     try:
-        infos = json.loads(table.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{table}: not readable as JSON ({error}); expected BOP objects by id') from error
+        infos = {int(number): info for number, info in json.loads(table.read_text()).items()}
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f'{table}: not readable ({error}); expected a JSON object with an entry for each object id'
+                         ) from error
     found = []
-    for number, info in sorted(infos.items(), key=lambda item: int(item[0])):
-        name = f'obj_{int(number):06d}'
-        path = folder / f'{name}.ply'
+    for number, info in sorted(infos.items()):
+        missing = [key for key in MEASURES if key not in info]
+        if missing:
+            raise ValueError(f'{table}: object {number} has no {", ".join(missing)}; expected them in millimetres')
+        path = folder / f'obj_{number:06d}.ply'
         if not path.is_file():
             raise FileNotFoundError(f'{path}: missing, but models_info.json lists object {number}; copy the PLY there')
-        found.append((name, path, info))
+        found.append((number, str(info.get('name', path.stem)), path, info))
+    unlisted = sorted({path.stem for path in folder.glob('obj_*.ply')} - {path.stem for _, _, path, _ in found})
+    if unlisted:
+        raise ValueError(f'{table}: no entry for {", ".join(unlisted)}; add its diameter, min_x, size_x and so on in '
+                         'millimetres, or take the PLY out of the folder')
+    names = [name for _, name, _, _ in found]
+    if len(set(names)) < len(names):
+        raise ValueError(f'{table}: two objects share a name ({", ".join(names)}); expected different ones')
     return found
 
 
-def _model(name: str, info: dict[str, Any], mesh: dict[str, Any]) -> ObjectModel:
+def _read(name: str, path: Path, info: dict[str, Any], faces: int) -> tuple[ObjectModel, Part]:
+    mesh = prepared_mesh(path, faces)
+    part = Part(mesh['vertices'], mesh['faces'], mesh['colours'])
+    diameter = float(info['diameter']) / 1000
+    ratio = float(np.linalg.norm(np.ptp(part.vertices, axis=0))) / diameter
+    table = path.with_name('models_info.json')
+    # a box's diagonal is 1 to 1.74 times the diameter of what fills it; simplifying changes little
+    if 0.8e-3 < ratio < 2.2e-3:
+        raise ValueError(f'{path}: 1000 times smaller than the diameter in {table} ({1000 * diameter:g} mm); the mesh '
+                         'seems to be in metres, expected millimetres: sim2real_da models --unit m converts it')
+    if not 0.8 < ratio < 2.2:
+        raise ValueError(f'{path}: its bounding box is {ratio:.3g} times the diameter in {table} ({1000 * diameter:g} '
+                         'mm), expected 1 to 1.8; both have to be of one mesh, in millimetres')
+    if diameter < 1e-3:
+        raise ValueError(f'{table}: a diameter of {1000 * diameter:g} mm for {path.name}; models and table seem to be '
+                         'in metres, expected millimetres: sim2real_da models --unit m converts them')
     return ObjectModel(
         name, mesh['points'],
         np.array([info['min_x'], info['min_y'], info['min_z']], dtype=np.float64) / 1000,
         np.array([info['size_x'], info['size_y'], info['size_z']], dtype=np.float64) / 1000,
-        float(info['diameter']) / 1000, bop_symmetries(info))
-
-
-def _mesh(path: Path, faces: int) -> dict[str, Any]:
-    """Return vertices (metres), faces, face colours and surface points of a PLY, from the cache when it is there.
-
-    ``faces`` 0 keeps the mesh as it is.
-    """
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:24]
-    cached = cache_folder() / 'meshes' / f'{digest}-{faces}-v{_CACHE_VERSION}.npz'
-    if cached.is_file():
-        with np.load(cached) as stored:
-            return dict(stored)
-    mesh = _convert(path, faces)
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cached.with_name(f'{cached.stem}.{os.getpid()}.tmp.npz')
-    np.savez(temporary, **mesh)
-    os.replace(temporary, cached)  # two processes may convert the same mesh
-    return mesh
-
-
-def _convert(path: Path, faces: int) -> dict[str, Any]:
-    import trimesh  # only converting needs it, a cached mesh does not
-
-    try:
-        mesh = trimesh.load(str(path), process=False, force='mesh')
-    except Exception as error:
-        raise ValueError(f'{path}: not readable as a PLY mesh ({error})') from error
-    vertices = np.asarray(mesh.vertices, dtype=np.float64) / 1000
-    triangles = np.asarray(mesh.faces, dtype=np.int32)
-    if not len(triangles):
-        raise ValueError(f'{path}: no faces, expected a triangle mesh')
-    visual = mesh.visual if mesh.visual.kind == 'vertex' else mesh.visual.to_color()
-    shade = np.asarray(visual.vertex_colors, dtype=np.float64)
-    if shade.shape != (len(vertices), 4):  # a model without colours gives one default for all
-        shade = np.tile(np.array([[153.0, 153.0, 153.0, 255.0]]), (len(vertices), 1))
-    shade = shade[:, :3] / 255
-    points = surface_points(vertices, triangles)
-    if 0 < faces < len(triangles):
-        vertices, triangles, shade = _simplified(vertices, triangles, shade, faces)
-    return {
-        'vertices': vertices, 'faces': triangles,
-        'colours': np.asarray(shade[triangles].mean(axis=1)), 'points': points,
-    }
-
-
-def _simplified(
-    vertices: NDArray[np.float64], faces: NDArray[np.int32], colours: NDArray[np.float64], count: int,
-) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.float64]]:
-    """Collapse edges (quadric error) until about ``count`` faces are left; colours follow the nearest vertices."""
-    import fast_simplification
-
-    small, triangles = fast_simplification.simplify(
-        vertices.astype(np.float32), faces.astype(np.int32), target_count=count)
-    _, near = cKDTree(vertices).query(small, k=min(4, len(vertices)))
-    return small.astype(np.float64), triangles.astype(np.int32), colours[near.reshape(len(small), -1)].mean(axis=1)
+        diameter, bop_symmetries(info)), part
