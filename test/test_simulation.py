@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -27,6 +29,7 @@ from sim2real_da.simulation.sensor import Sensor  # noqa: E402
 from sim2real_da.simulation.simulator import DROPPED, Layout, Simulator, arrange_upright  # noqa: E402
 from sim2real_da.simulation.surrogate import SurrogateWorld, load_appearance  # noqa: E402
 from sim2real_da.simulation.textures import PACKAGED, PACKAGED_SURROGATE  # noqa: E402
+from sim2real_da.simulation.workers import in_processes  # noqa: E402
 from sim2real_da.simulation.world import RoomTextures, World  # noqa: E402
 
 # a principal point far from the middle and unequal focal lengths: a sign or axis mixed up cannot pass
@@ -406,6 +409,57 @@ def test_rendered_set_reads_back_resumes_and_shards(tmp_path: Path, monkeypatch:
     assert render.render_dataset('tools', tmp_path / 'whole', 4, 3, 160, 120) == 0
     with pytest.raises(ValueError, match='other arguments'):
         render.render_dataset('tools', tmp_path / 'whole', 4, 4, 160, 120)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_pictures_do_not_depend_on_the_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(render, 'FRAMES', 2)
+    caplog.set_level('INFO')
+    for jobs in (1, 2):  # a folder of the same name: the contact sheet shows it
+        assert render.render_dataset('tools', tmp_path / str(jobs) / 'set', 5, 3, 160, 120, jobs=jobs) == 5
+    one, two = content(tmp_path / '1' / 'set'), content(tmp_path / '2' / 'set')
+    assert sorted(one) == sorted(two) and all(one[name] == two[name] for name in one)
+    assert {'contact_sheet.png', 'train/000002/rgb/000000.jpg', 'train/000000/mask_visib/000001_000000.png'} <= set(one)
+    assert not [name for name in one if 'partial' in name]
+    assert '5 of 5 pictures' in caplog.text and 'a second, 0:00 min left' in caplog.text
+    sheet = cv2.imread(str(tmp_path / '2' / 'set' / 'contact_sheet.png'))
+    assert sheet.shape[1] > 5 * 400 and sheet.std() > 20
+
+
+def test_a_process_that_fails_ends_the_command_with_its_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(render, 'FRAMES', 2)
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    (photos / 'broken.jpg').write_bytes(b'this is no picture')
+    with pytest.raises(ValueError, match='broken.jpg'):
+        render.render_dataset('tools', tmp_path / 'set', 4, 3, 160, 120, photos, jobs=2)
+    assert not list((tmp_path / 'set').rglob('*.jpg'))
+
+
+def die(_share: int, report: Callable[[], None]) -> None:
+    report()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_noticed() -> None:
+    counted: list[int] = []
+    with pytest.raises(OSError, match='ended with status -9'):
+        in_processes(die, [1], lambda: counted.append(1))
+    assert counted == [1]
+
+
+@pytest.mark.parametrize('option, says', [(('--jobs', '0'), '--jobs 0'), (('--shard', '2/2'), '0 <= i < n'),
+                                          (('--shard', 'half'), 'expected i/n'), (('--count', '-1'), '--count -1')])
+def test_bad_options_are_named(option: tuple[str, str], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=says):
+        render.main(['--out', str(tmp_path), *option])
 
 
 def test_layout_defaults() -> None:

@@ -3,9 +3,10 @@
 """Render labelled data sets to disk, in the BOP layout.
 
 A set is made of scenes of :data:`FRAMES` pictures. Scene n of seed s is always the same, whoever draws it: an
-interrupted run continues with the scenes that are missing, and several processes share a set with ``--shard i/n``.
+interrupted run continues with the scenes that are missing, ``--jobs n`` draws in n processes, and several machines
+share a set with ``--shard i/n``. When it is complete, ``contact_sheet.png`` shows what is in it.
 
-``python -m sim2real_da.simulation.render --objects tools --out FOLDER --count 1000 --seed 1``
+``sim2real_da render --objects tools --out FOLDER --count 1000 --seed 1 --jobs 4``
 """
 
 from __future__ import annotations
@@ -15,16 +16,20 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sim2real_da.samples import Intrinsics, LabelledFrame
-from sim2real_da.simulation.objects import LIVE_FACES, SimObject, bop_objects, load_objects, models_folder
+from sim2real_da.simulation.objects import LIVE_FACES, SimObject, bop_names, bop_objects, load_objects, models_folder
 from sim2real_da.simulation.randomisation import Randomisation
+from sim2real_da.simulation.workers import in_processes
 
 LOG = logging.getLogger(__name__)
 FRAMES = 100
 SPLIT = 'train'
+SHEET = 'contact_sheet.png'
+REPORT_S = 10.0  # between two lines of progress
 
 
 def default_intrinsics(objects: str, width: int, height: int, fov_deg: float = 55.0) -> Intrinsics:
@@ -48,6 +53,7 @@ def render_dataset(
     objects: str, out: Path, count: int, seed: int, width: int = 640, height: int = 480,
     photos: Path | None = None, *, intrinsics: Intrinsics | None = None,
     randomisation: Randomisation | None = None, faces: int = LIVE_FACES, shard: tuple[int, int] = (0, 1),
+    jobs: int = 1,
 ) -> int:
     """Render ``count`` pictures into ``out/train/NNNNNN``; scenes already there are kept.
 
@@ -56,50 +62,87 @@ def render_dataset(
     :param intrinsics: default: of the BOP folder's ``camera.json``, scaled, or 55 degrees
     :param faces: BOP meshes are simplified to so many faces, 0 leaves them as they are
     :param shard: ``(i, n)``: draw only the scenes i, i + n, i + 2n, ...
+    :param jobs: processes that draw; the pictures do not depend on it
     :return: number of pictures drawn now
     :raises ValueError: when ``out`` holds a set made with other arguments
     """
+    out = Path(out)
     camera = intrinsics or default_intrinsics(objects, width, height)
     items = load_objects(objects) if objects == 'tools' or faces == LIVE_FACES else bop_objects(Path(objects), faces)
-    ids = object_ids(items)
-    _describe(Path(out), objects, ids, seed, camera)
-    drawn, start = 0, time.monotonic()
-    for scene in range(shard[0], math.ceil(count / FRAMES), shard[1]):
-        folder = Path(out) / SPLIT / f'{scene:06d}'
-        if folder.is_dir():
-            continue
-        frames = min(FRAMES, count - scene * FRAMES)
-        drawn += _write(folder, _scene(items, camera, seed, scene, frames, randomisation, photos), ids)
-        LOG.info('%s: %d pictures, %.1f a second', folder, frames, drawn / (time.monotonic() - start))
-    return drawn
+    ids = object_ids(objects, items)
+    _describe(out, objects, ids, seed, camera)
+    sizes = {out / SPLIT / f'{scene:06d}': min(FRAMES, count - scene * FRAMES)
+             for scene in range(math.ceil(count / FRAMES))}
+    missing = [(folder, frames) for folder, frames in list(sizes.items())[shard[0]::shard[1]] if not folder.is_dir()]
+    progress = _Progress(sum(frames for _, frames in missing))
+    draw = _Draw(items, ids, camera, seed, randomisation, photos)
+    if jobs > 1 and len(missing) > 1:
+        in_processes(draw, [missing[n::jobs] for n in range(min(jobs, len(missing)))], progress)
+    else:
+        draw(missing, progress)
+    if all(folder.is_dir() for folder in sizes) and (missing or not (out / SHEET).is_file()):
+        from sim2real_da.simulation.contact_sheet import write_contact_sheet
+
+        write_contact_sheet(out, SPLIT, out / SHEET)
+        LOG.info('%s: complete, %d pictures; %s shows some', out, count, SHEET)
+    return progress.drawn
 
 
-def object_ids(items: Sequence[SimObject]) -> dict[str, int]:
-    """Return a BOP id for each class: the number in ``obj_%06d``, else the place in the list, from 1."""
-    return {
-        item.name: int(item.name[4:]) if item.name.startswith('obj_') else place
-        for place, item in enumerate(items, start=1)
-    }
+def object_ids(objects: str, items: Sequence[SimObject]) -> dict[str, int]:
+    """Return a BOP id for each class: that of a BOP folder, else the place in the list, from 1."""
+    if objects == 'tools':
+        return {item.name: place for place, item in enumerate(items, start=1)}
+    return {name: number for number, name in bop_names(Path(objects)).items()}
 
 
-def _scene(
-    items: Sequence[SimObject], camera: Intrinsics, seed: int, scene: int, count: int,
-    randomisation: Randomisation | None, photos: Path | None,
-) -> Iterator[LabelledFrame]:
-    from sim2real_da.simulation.simulator import Simulator  # MuJoCo is loaded when pictures are drawn, not before
+class _Progress:
+    """Counts pictures and says now and then how fast they come and how long it will take."""
 
-    simulator = Simulator(items, camera, seed=(seed, scene), randomisation=randomisation, photos=photos)
-    try:
-        for _ in range(count):
-            yield simulator.sample()
-    finally:
-        simulator.close()
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.drawn = wanted, 0
+        self._first = self._said = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        self.drawn += 1
+        if self.drawn == 1:  # the clock starts here: processes and worlds take long to start, once
+            self._first = self._said = now
+        elif now - self._said >= REPORT_S or self.drawn == self.wanted:
+            self._said = now
+            rate = (self.drawn - 1) / max(now - self._first, 1e-3)
+            minutes, seconds = divmod(round((self.wanted - self.drawn) / rate), 60)
+            LOG.info('%d of %d pictures, %.1f a second, %d:%02d min left', self.drawn, self.wanted, rate, minutes,
+                     seconds)
 
 
-def _write(folder: Path, frames: Iterator[LabelledFrame], ids: dict[str, int]) -> int:
-    from sim2real_da.data.bop import write_scene
+@dataclass(frozen=True)
+class _Draw:
+    """Draws scenes; everything it needs travels to another process with it."""
 
-    return write_scene(folder, frames, ids)
+    items: Sequence[SimObject]
+    ids: dict[str, int]
+    camera: Intrinsics
+    seed: int
+    randomisation: Randomisation | None
+    photos: Path | None
+
+    def __call__(self, scenes: Sequence[tuple[Path, int]], drawn: Callable[[], None]) -> None:
+        from sim2real_da.data.bop import write_scene
+
+        for folder, count in scenes:
+            write_scene(folder, self._frames(int(folder.name), count, drawn), self.ids, masks='both')
+
+    def _frames(self, scene: int, count: int, drawn: Callable[[], None]) -> Iterator[LabelledFrame]:
+        from sim2real_da.simulation.simulator import Simulator  # MuJoCo is loaded when pictures are drawn, not before
+
+        simulator = Simulator(
+            self.items, self.camera, seed=(self.seed, scene), randomisation=self.randomisation, photos=self.photos)
+        try:
+            for _ in range(count):
+                yield simulator.sample()
+                drawn()
+        finally:
+            simulator.close()
 
 
 def _describe(out: Path, objects: str, ids: dict[str, int], seed: int, camera: Intrinsics) -> None:
@@ -129,7 +172,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--height', type=int, default=480)
     parser.add_argument('--photos', type=Path, default=None, help='folder of photographs for tables and walls')
     parser.add_argument('--faces', type=int, default=LIVE_FACES, help='simplify BOP meshes to this; 0: do not')
-    parser.add_argument('--shard', default='0/1', help='i/n: draw every n-th scene from the i-th on')
+    parser.add_argument('--jobs', type=int, default=1, help='processes that draw; the pictures do not depend on it')
+    parser.add_argument('--shard', default='0/1', help='i/n: draw every n-th scene from the i-th on (several machines)')
     for group in Randomisation.__dataclass_fields__:
         parser.add_argument(f'--no-{group}', dest=group, action='store_false', help=f'do not randomise: {group}')
 
@@ -137,14 +181,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(values: argparse.Namespace) -> None:
     """Render as asked for on the command line.
 
-    :raises ValueError: for a shard that is not i/n with 0 <= i < n
+    :raises ValueError: for a number below 1, or a shard that is not i/n with 0 <= i < n
     """
-    part, parts = (int(v) for v in values.shard.split('/'))
-    if not 0 <= part < parts:
+    for name in ('count', 'width', 'height', 'jobs'):
+        if getattr(values, name) < 1:
+            raise ValueError(f'--{name} {getattr(values, name)}: expected at least 1')
+    part, _, parts = values.shard.partition('/')
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
         raise ValueError(f'--shard {values.shard}: expected i/n with 0 <= i < n')
     switches = Randomisation(**{group: getattr(values, group) for group in Randomisation.__dataclass_fields__})
     render_dataset(values.objects, values.out, values.count, values.seed, values.width, values.height, values.photos,
-                   randomisation=switches, faces=values.faces, shard=(part, parts))
+                   randomisation=switches, faces=values.faces, shard=(int(part), int(parts)), jobs=values.jobs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -247,7 +247,7 @@ class World:
             self._context = mujoco.MjrContext(self.model, mujoco.mjtFontScale.mjFONTSCALE_100)
         except Exception as error:  # each GL backend has its own kinds
             backend = os.environ.get('MUJOCO_GL', 'not set')
-            raise RuntimeError(
+            raise OSError(
                 f'simulator: no OpenGL to draw with (MUJOCO_GL={backend}: {error}). Without a display set MUJOCO_GL=egl'
                 ' before mujoco is imported; Debian, Ubuntu: apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri'
             ) from error
