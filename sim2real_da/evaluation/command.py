@@ -7,21 +7,45 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sim2real_da.data.bop import BopDataset
+from sim2real_da.evaluation.bop_csv import write_csv
 from sim2real_da.evaluation.metrics import evaluate
-from sim2real_da.evaluation.report import METRICS
+from sim2real_da.evaluation.report import METRICS, Metric
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.resources import weights_file
-from sim2real_da.samples import Detection, LabelledFrame, ObjectLabel, ObjectModel
+from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
 
 SCORE_THRESHOLD = 0.05  # average precision needs the weak detections; recall and pose errors start at 0.3 themselves
 WIDTH, HEIGHT = 640, 480  # of the surrogate camera, as the camera node has it
 SCORING_SEED = 1_000_003  # the camera node's scoring frames for its seed 0; its adaptation frames have seed 0
+SHOWN = (
+    *METRICS,
+    Metric('mssd_ar', 'BOP AR, MSSD', '', 3, True, 'share of instances found, mean over 0.05 to 0.50 diameters'),
+    Metric('mspd_ar', 'BOP AR, MSPD', '', 3, True, 'the same, mean over 5 to 50 pixels of a picture 640 wide'),
+    Metric('bop_ar', 'BOP AR without VSD', '', 3, True, 'mean of the two'),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was found in a frame, and its ground truth.
+
+    :param frame_id: of the data set
+    :param seconds: time of the estimation
+    """
+
+    frame_id: int
+    camera: Intrinsics
+    labels: tuple[ObjectLabel, ...]
+    detections: list[Detection]
+    seconds: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seed', type=int, default=SCORING_SEED, help='of the surrogate world')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--json', type=Path, help='write all numbers here')
+    parser.add_argument('--csv', type=Path, help='write the poses here, as a results file of the BOP challenge')
 
 
 def run(options: argparse.Namespace) -> None:
@@ -41,33 +66,70 @@ def run(options: argparse.Namespace) -> None:
 
     :raises ValueError: for data without ground truth, ids that are not there, weights that cannot be used
     """
-    path = Path(options.weights)
-    bundle = Bundle.load(path if path.suffix else weights_file(options.weights))
+    bundle = Bundle.load(weights_path(options.weights))
+    dataset = None
     if options.data == 'surrogate':
+        if options.csv:
+            raise ValueError('--csv: the surrogate world has no BOP ids; name a BOP data set with --data')
         objects, frames = dict(bundle.objects), _surrogate(options.count, options.seed)
     else:
         dataset = BopDataset(Path(options.data), options.split)
         # An object that the weights do not know counts as missed, one that the data do not have as never there.
-        objects, frames = {**bundle.objects, **dataset.objects()}, _recorded(dataset, options.ids)
-    result = score(Estimator(bundle, options.device, SCORE_THRESHOLD), frames, objects)
+        objects, frames = {**bundle.objects, **dataset.objects()}, recorded(dataset, bundle, options.ids)
+    answers = list(answer(Estimator(bundle, options.device, SCORE_THRESHOLD), frames))
+    result = score(answers, objects)
     write = sys.stdout.write
-    for metric in METRICS:
+    for metric in SHOWN:
         write(f'{metric.title:22} {metric.text(result[metric.key])}\n')
     write(f'{"Instances":22} {result["instances"]} in {result["frames"]} frames\n')
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         about = {'weights': options.weights, 'version': bundle.version, 'data': options.data}
-        options.json.write_text(json.dumps({**about, **result}, indent=2) + '\n', encoding='utf-8')
+        write_json(options.json, {**about, **result})
+    if options.csv and dataset:
+        write_csv(options.csv, dataset, ((a.frame_id, a.detections, a.seconds) for a in answers))
 
 
-def score(estimator: Estimator, frames: Iterator[LabelledFrame], objects: dict[str, ObjectModel]) -> dict[str, Any]:
-    """Return the metrics (:func:`sim2real_da.evaluation.metrics.evaluate`) of an estimator over labelled frames."""
-    truth: list[tuple[ObjectLabel, ...]] = []
-    found: list[list[Detection]] = []
+def weights_path(name: str) -> Path:
+    """Return a weights file, or a shipped one by its name."""
+    path = Path(name)
+    return path if path.suffix else weights_file(name)
+
+
+def answer(estimator: Estimator, frames: Iterable[LabelledFrame]) -> Iterator[Answer]:
+    """Look at frames one by one; the ground truth is only handed through."""
     for labelled in frames:
-        truth.append(labelled.labels)
-        found.append(estimator.estimate(labelled.frame.image, labelled.frame.intrinsics))
-    return evaluate(truth, found, objects)
+        begin = time.perf_counter()
+        frame = labelled.frame
+        detections = estimator.estimate(frame.image, frame.intrinsics)
+        yield Answer(frame.stamp, frame.intrinsics, labelled.labels, detections, time.perf_counter() - begin)
+
+
+def score(answers: Sequence[Answer], objects: dict[str, ObjectModel]) -> dict[str, Any]:
+    """Return the metrics (:func:`sim2real_da.evaluation.metrics.evaluate`) of an estimator's answers."""
+    return evaluate([a.labels for a in answers], [a.detections for a in answers], objects, [a.camera for a in answers])
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write numbers, readable; the folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n', encoding='utf-8')
+
+
+def recorded(dataset: BopDataset, bundle: Bundle, ids_file: Path | None = None) -> Iterator[LabelledFrame]:
+    """Return the frames of a data set, all or those of a file of ids, to try these weights on.
+
+    :raises ValueError: without ground truth, for ids that are not there, for weights made for other objects
+    """
+    if not dataset.has_ground_truth:
+        raise ValueError(f'{dataset.folder}: no ground truth (scene_gt.json), nothing to score against')
+    if not set(bundle.classes) & set(dataset.objects()):
+        raise ValueError(f'weights for other objects: they know {", ".join(bundle.classes)}; '
+                         f'{dataset.folder} has {", ".join(dataset.objects())}')
+    known = dataset.ids()
+    ids = read_ids(ids_file) if ids_file else known
+    if missing := sorted(set(ids) - set(known)):
+        raise ValueError(f'{ids_file}: frame {missing[0]} is not in {dataset.folder}')
+    return (dataset.frame(number) for number in ids)
 
 
 def read_ids(path: Path) -> list[int]:
@@ -83,16 +145,6 @@ def read_ids(path: Path) -> list[int]:
         raise ValueError(f'{path}: expected frame ids separated by white space, got {wrong[0]!r}' if wrong
                          else f'{path}: no frame ids in it')
     return [int(word) for word in words]
-
-
-def _recorded(dataset: BopDataset, ids_file: Path | None) -> Iterator[LabelledFrame]:
-    if not dataset.has_ground_truth:
-        raise ValueError(f'{dataset.folder}: no ground truth (scene_gt.json), nothing to score against')
-    known = dataset.ids()
-    ids = read_ids(ids_file) if ids_file else known
-    if missing := sorted(set(ids) - set(known)):
-        raise ValueError(f'{ids_file}: frame {missing[0]} is not in {dataset.folder}')
-    return (dataset.frame(number) for number in ids)
 
 
 def _surrogate(count: int, seed: int) -> Iterator[LabelledFrame]:

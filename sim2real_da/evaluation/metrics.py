@@ -13,9 +13,12 @@ rest is neither asked for nor held against a detection that finds it.
 ``mean_angle_matched_deg``  mean over those found with a pose; 180 degrees when there is none
 ``mean_position_m``         mean over all instances; a miss counts 1 m and no error counts more
 ``adds_recall``             share of the instances with ADD (ADD-S if symmetric) below 0.1 diameter, mean over objects
+``mssd_ar``, ``mspd_ar``    BOP's average recalls of :mod:`sim2real_da.evaluation.bop_recall`, over the instances
+``bop_ar``                  mean of the two; BOP's third error, VSD, needs depth pictures and is left out
 ==========================  ===========================================================================================
 
-Angles and positions are taken up to the object's symmetries. No value is ever NaN.
+Angles and positions are taken up to the object's symmetries. No value is ever NaN. The average recalls match estimates
+to instances by pose, the numbers above them by box.
 """
 
 from __future__ import annotations
@@ -29,8 +32,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2real_da.evaluation.bop_recall import shares
 from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
-from sim2real_da.samples import Detection, ObjectLabel, ObjectModel
+from sim2real_da.samples import Detection, Intrinsics, ObjectLabel, ObjectModel
 
 VISIBLE = 0.1  # smallest visible fraction that counts
 SCORE = 0.3  # smallest score of a detection that recall and the pose errors look at
@@ -49,18 +53,21 @@ class _Instance:
     angle: float | None  # degrees; None without a pose
     position: float | None  # metres; None without a pose
     pose_good: bool  # ADD(-S) below 0.1 diameter
+    bop: Sequence[float] | None  # shares of the thresholds of MSSD and MSPD that are met; None without a camera
 
 
 def evaluate(
     truth: Sequence[Sequence[ObjectLabel]],
     found: Sequence[Sequence[Detection]],
     objects: Mapping[str, ObjectModel],
+    cameras: Sequence[Intrinsics] | None = None,
 ) -> dict[str, Any]:
     """Score detections against ground truth, frame by frame.
 
     :param truth: labels of each frame
     :param found: detections of the same frames, in the same order
     :param objects: the classes that may occur, with their surfaces and symmetries
+    :param cameras: of the same frames; without them BOP's average recalls, which are costly, are left out
     :return: the metrics of this module's table, ``frames`` and ``instances``, and under ``objects`` the same metrics
         for each class that has an instance; plain floats and ints, ready for JSON
     :raises ValueError: for lists of different lengths, a class that is none of ``objects``, or a split without any
@@ -68,12 +75,14 @@ def evaluate(
     """
     if len(truth) != len(found):
         raise ValueError(f'evaluate: {len(truth)} frames of ground truth but {len(found)} of detections')
+    if cameras is not None and len(cameras) != len(truth):
+        raise ValueError(f'evaluate: {len(truth)} frames of ground truth but {len(cameras)} cameras')
     known = set(objects)
-    for what, frames in (('ground truth', truth), ('detections', found)):
-        if unknown := sorted({item.name for frame in frames for item in frame} - known):
+    for what, listed in (('ground truth', truth), ('detections', found)):
+        if unknown := sorted({item.name for items in listed for item in items} - known):
             raise ValueError(f'evaluate: {what} of class {", ".join(unknown)}, expected one of {sorted(known)}')
-    pairs = zip(truth, found, strict=True)
-    instances = [i for labels, detections in pairs for i in _match(labels, detections, objects)]
+    frames = zip(truth, found, cameras or [None] * len(truth), strict=True)
+    instances = [i for labels, detections, camera in frames for i in _judge(labels, detections, objects, camera)]
     if not instances:
         raise ValueError(
             f'evaluate: empty split: no ground truth with a visible fraction of {VISIBLE} or more '
@@ -102,10 +111,13 @@ def _counts(label: ObjectLabel) -> bool:
     return label.visible is None or label.visible >= VISIBLE
 
 
-def _match(
-    labels: Sequence[ObjectLabel], detections: Sequence[Detection], objects: Mapping[str, ObjectModel],
-) -> list[_Instance]:
-    """Match one frame: detections by falling score, each to the best free instance of its class at IoU 0.5."""
+def match(
+    labels: Sequence[ObjectLabel], detections: Sequence[Detection],
+) -> list[tuple[ObjectLabel, Detection | None]]:
+    """Return the instances of a frame that count, each with the detection that found it.
+
+    Detections with a score of at least 0.3, by falling score, each to the best free instance of its class at IoU 0.5.
+    """
     counted = [label for label in labels if _counts(label)]
     taken: dict[int, Detection] = {}
     for detection in sorted(detections, key=lambda d: -d.score):
@@ -118,16 +130,26 @@ def _match(
         best = max(overlaps, default=(0.0, 0))
         if best[0] >= IOU:
             taken[-best[1]] = detection
+    return [(label, taken.get(index)) for index, label in enumerate(counted)]
+
+
+def _judge(
+    labels: Sequence[ObjectLabel], detections: Sequence[Detection], objects: Mapping[str, ObjectModel],
+    camera: Intrinsics | None,
+) -> list[_Instance]:
+    matched = match(labels, detections)
+    bop: Sequence[Any] = [None] * len(matched)
+    if camera is not None:
+        bop = shares([label for label, _ in matched], detections, objects, camera).tolist()
     instances = []
-    for index, label in enumerate(counted):
-        match = taken.get(index)
-        if match is None or match.pose is None:
-            instances.append(_Instance(label.name, match is not None, None, None, False))
+    for (label, detection), share in zip(matched, bop, strict=True):
+        if detection is None or detection.pose is None:
+            instances.append(_Instance(label.name, detection is not None, None, None, False, share))
             continue
         model = objects[label.name]
-        angle, position = angle_and_position(match.pose, label.pose, model)
-        good = add_or_add_s(match.pose, label.pose, model) < ADD_DIAMETERS * model.diameter
-        instances.append(_Instance(label.name, True, angle, min(position, MISS_POSITION_M), good))
+        angle, position = angle_and_position(detection.pose, label.pose, model)
+        good = add_or_add_s(detection.pose, label.pose, model) < ADD_DIAMETERS * model.diameter
+        instances.append(_Instance(label.name, True, angle, min(position, MISS_POSITION_M), good, share))
     return instances
 
 
@@ -135,9 +157,15 @@ def _summary(instances: Sequence[_Instance]) -> dict[str, Any]:
     angles = [i.angle for i in instances if i.angle is not None]
     positions = [i.position for i in instances if i.position is not None]
     missed = len(instances) - len(angles)
+    shares_met = [i.bop for i in instances if i.bop is not None]
+    bop: dict[str, float] = {}
+    if shares_met:
+        surface, projection = (float(v) for v in np.mean(shares_met, axis=0))
+        bop = {'bop_ar': (surface + projection) / 2, 'mssd_ar': surface, 'mspd_ar': projection}
     return {
         'recall': float(np.mean([i.found for i in instances])),
         'adds_recall': float(np.mean([i.pose_good for i in instances])),
+        **bop,
         'mean_angle_deg': float((sum(angles) + missed * MISS_ANGLE_DEG) / len(instances)),
         'mean_angle_matched_deg': float(np.mean(angles)) if angles else MISS_ANGLE_DEG,
         'mean_position_m': float((sum(positions) + missed * MISS_POSITION_M) / len(instances)),
