@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 # command: (module with add_arguments and run, what it does)
 COMMANDS = {
+    'models': ('sim2real_da.simulation.models', 'make a models folder for the other commands from CAD meshes'),
     'render': ('sim2real_da.simulation.render', 'write labelled simulated frames in BOP layout'),
     'train': ('sim2real_da.training', 'train source models from rendered frames'),
     'evaluate': ('sim2real_da.evaluation.command', 'score weights on a data set with ground truth'),
