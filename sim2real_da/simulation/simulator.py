@@ -113,7 +113,7 @@ class Simulator:
         randomisation: Randomisation | None = None, photos: Path | None = None, layout: Layout | None = None,
     ) -> None:
         self.randomisation = randomisation or Randomisation()
-        self.layout = layout or (STANDING if objects and objects[0].upright else DROPPED)
+        self.layout = layout or (STANDING if objects and all(o.upright for o in objects) else DROPPED)
         self.world = World(objects, intrinsics, _room_textures(photos), primitives=14)
         self._rng = np.random.default_rng(seed)
         self._left = 0
