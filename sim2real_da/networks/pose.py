@@ -1,48 +1,57 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Pose network: from a square crop to the object's dense coordinates, its mask and its class; PnP makes the pose.
+"""What every pose network has in common: targets, outputs that know their loss and their poses, covariances.
 
-Dense object coordinates (Brachmann et al., ECCV 2014; Pix2Pose, Park et al., ICCV 2019): every visible pixel says
-which point of the CAD frame it shows. Rotation and translation follow from the camera by perspective-n-point, so
-nothing has to be learnt about rotations as such, and a crop turned in the plane is a correct training sample.
+Two representations: :mod:`sim2real_da.networks.direct_pose` and :mod:`sim2real_da.networks.dense_pose`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
-from sim2real_da.geometry import project, quaternion_from_matrix, transform_points
-from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
-from sim2real_da.networks.crops import cell_centres
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
-# A pose is believed only if the picture agrees with it: enough cells have to be inliers of perspective-n-point, and the
-# object drawn at that pose has to cover the cells that the mask calls its own (intersection over union of the boxes).
-LEAST_INLIERS = 0.2
-LEAST_COVER = 0.3
+Solved = tuple[Pose, NDArray[np.float64]]
 
 
 @dataclass
-class PoseOutput:
-    """What one forward pass gives.
+class DenseTargets:
+    """What dense coordinates are trained with.
 
-    :param coordinates: for every class, position in the object's box, -1..1 along each axis, ``(B, C, 3, s, s)``
-    :param mask: logits of "this cell shows the object", ``(B, C, s, s)``
-    :param classes: logits ``(B, C + 1)``; the last one is "none of them"
-    :param features: maps the domain adversary sees, strides 8 and 16 of the crop
+    :param coordinates: -1..1, ``(B, 3, s, s)``
+    :param known: where the coordinates hold, bool ``(B, s, s)``
+    :param mask: visible object, ``(B, s, s)`` float, -1 where unknown
+    :param symmetries: transforms of the normalised coordinates, ``(B, K, 3, 4)``, padded by repeating the identity
     """
 
     coordinates: Tensor
+    known: Tensor
     mask: Tensor
-    classes: Tensor
-    features: list[Tensor]
+    symmetries: Tensor
+
+
+@dataclass
+class DirectTargets:
+    """What regression is trained with: the pose as the crop shows it (:func:`.direct_pose.crop_pose`).
+
+    :param rotation: ``(B, 3, 3)``
+    :param centre: ``(B, 2)``
+    :param size: ``(B,)``
+    :param cloud: surface points around the middle of the object's box in diameters, ``(B, N, 3)``
+    :param turns: rotations that leave the object's look as it is, ``(B, K, 3, 3)``, padded by repeating the identity
+    """
+
+    rotation: Tensor
+    centre: Tensor
+    size: Tensor
+    cloud: Tensor
+    turns: Tensor
 
 
 @dataclass
@@ -50,159 +59,92 @@ class PoseTargets:
     """Training targets of a batch of crops.
 
     :param classes: index ``(B,)``; C means "none of them"
-    :param coordinates: -1..1, ``(B, 3, s, s)``
-    :param known: where the coordinates hold, bool ``(B, s, s)``
-    :param mask: visible object, ``(B, s, s)`` float, -1 where unknown
-    :param symmetries: transforms of the normalised coordinates, ``(B, K, 3, 4)``, padded by repeating the identity
+    :param of: the representation's own targets
     """
 
     classes: Tensor
-    coordinates: Tensor
-    known: Tensor
-    mask: Tensor
-    symmetries: Tensor
+    of: DenseTargets | DirectTargets
+
+
+class PoseOutput:
+    """What one forward pass over crops gives; one subclass a representation.
+
+    ``classes`` are logits ``(B, C + 1)``, the last one is "none of them". ``features`` are the maps the domain
+    adversary sees: the backbone's at strides 8 and 16 of the crop, or the first trained one's when it is frozen.
+    """
+
+    classes: Tensor
+    features: list[Tensor]
+
+    def rows(self, first: int, last: int | None = None) -> PoseOutput:
+        """Return the same for some of the crops, without features."""
+        raise NotImplementedError
+
+    def loss(self, targets: PoseTargets) -> dict[str, Tensor]:
+        """Return the supervised losses, the best symmetric variant counting for symmetric objects."""
+        raise NotImplementedError
+
+    def poses(self, rows: Sequence[int], classes: Sequence[int], transforms: Sequence[NDArray[np.float64]],
+              models: Sequence[ObjectModel], intrinsics: Intrinsics) -> list[Solved | None]:
+        """Return pose and covariance of some crops, None where no pose can be trusted.
+
+        :param rows: which crops; the other lists have one entry for each of these
+        :param classes: index of the class to ask for
+        :param transforms: image -> crop, ``(2, 3)``
+        :returns: covariance ``(6, 6)`` in the order x y z rx ry rz (metres, radians); rx ry rz is a small rotation
+            about the camera's axes, applied from the left, as geometry_msgs/PoseWithCovariance has it
+        """
+        raise NotImplementedError
+
+    def masks(self, rows: Sequence[int], classes: Sequence[int]) -> list[NDArray[np.float32] | None]:
+        """Return which cells show the object, probability ``(s, s)``, or None where a network does not say."""
+        return [None] * len(rows)
 
 
 class PoseNetwork(nn.Module):
-    """Backbone and pyramid at stride 4, one upsampling to stride 2, class-conditional output channels.
+    """Base of the pose networks.
 
-    :param classes: number of object classes C
-    :param crop_size: side of the square crop in pixels, a multiple of 32
+    :param config: keyword arguments of :func:`build_pose_network` that make the same network
+    :param targets: what it is trained with
     """
 
-    def __init__(self, classes: int, backbone: str = 'resnet_tiny', crop_size: int = 64, width: int = 48) -> None:
+    targets: type[DenseTargets] | type[DirectTargets]
+
+    def __init__(self, config: dict[str, Any], crop_size: int) -> None:
         super().__init__()
-        self.config = {'classes': classes, 'backbone': backbone, 'crop_size': crop_size, 'width': width}
-        self.classes, self.crop_size = classes, crop_size
-        self.normalise = Normalise()
-        self.backbone = build_backbone(backbone)
-        self.pyramid = Pyramid(self.backbone.channels, width)
-        self.upsample = nn.Sequential(
-            nn.ConvTranspose2d(width, width, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.dense = nn.Conv2d(width, classes * 4, 1)
-        self.classify = nn.Linear(self.backbone.channels[-1], classes + 1)
+        self.config, self.crop_size = config, crop_size
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the maps in ``PoseOutput.features``."""
-        return tuple(self.backbone.channels[1:3])
+        raise NotImplementedError
 
     def forward(self, crop: Tensor) -> PoseOutput:
         """Run on crops ``(B, 3, size, size)`` in [0, 1]."""
-        maps = self.backbone(self.normalise(crop))
-        dense = self.dense(self.upsample(self.pyramid(maps)))
-        dense = dense.unflatten(1, (self.classes, 4))  # (B, C, 4, s, s)
-        return PoseOutput(dense[:, :, :3], dense[:, :, 3], self.classify(maps[-1].mean(dim=(2, 3))), maps[1:3])
+        raise NotImplementedError
 
 
-def normalised_symmetries(model: ObjectModel) -> NDArray[np.float64]:
-    """Return the symmetries ``(K, 3, 4)`` acting on coordinates scaled to -1..1 in the object's box."""
-    to_metres = np.eye(4)
-    to_metres[:3, :3] = np.diag(model.size / 2)
-    to_metres[:3, 3] = model.minimum + model.size / 2
-    return np.asarray((np.linalg.inv(to_metres) @ model.symmetries @ to_metres)[:, :3])
+def build_pose_network(classes: int, representation: str = 'direct', **options: Any) -> PoseNetwork:
+    """Return an untrained pose network.
 
-
-def pose_loss(output: PoseOutput, targets: PoseTargets) -> dict[str, Tensor]:
-    """Return the supervised losses ``coordinates`` (L1, best symmetric variant), ``mask`` and ``class``.
-
-    A symmetric object has several right answers; the loss counts the nearest, for the whole crop at once.
+    :param representation: 'direct' or 'dense'
+    :raises ValueError: for another one
     """
-    total = output.classes.shape[1] - 1
-    shown = targets.classes < total
-    classification = F.cross_entropy(output.classes, targets.classes)
-    if not bool(shown.any()):
-        zero = output.coordinates.sum() * 0 + output.mask.sum() * 0
-        return {'coordinates': zero, 'mask': zero, 'class': classification}
-    rows = shown.nonzero()[:, 0]
-    index = targets.classes[rows]
-    found, mask = output.coordinates[rows, index], output.mask[rows, index]  # (B, 3, s, s), (B, s, s)
-    true, known = targets.coordinates[rows], targets.known[rows]
-    s = targets.symmetries[rows]
-    # (B, K, 3, s, s): every symmetric variant of the true coordinates
-    variants = torch.einsum('bkij,bjhw->bkihw', s[..., :3], true) + s[..., 3, None, None]
-    error = (found[:, None] - variants).abs().sum(dim=2)  # (B, K, s, s)
-    cells = known.sum(dim=(1, 2)).clamp(min=1)
-    per_variant = (error * known[:, None]).sum(dim=(2, 3)) / cells[:, None]  # (B, K)
-    coordinates = per_variant.amin(dim=1).mean()
-    where = targets.mask[rows] >= 0
-    if bool(where.any()):
-        mask_loss = F.binary_cross_entropy_with_logits(mask[where], targets.mask[rows][where])
-    else:
-        mask_loss = mask.sum() * 0
-    return {'coordinates': coordinates, 'mask': 0.5 * mask_loss, 'class': 0.5 * classification}
+    from sim2real_da.networks.dense_pose import DensePoseNetwork
+    from sim2real_da.networks.direct_pose import DirectPoseNetwork
+
+    known: dict[str, type[PoseNetwork]] = {'direct': DirectPoseNetwork, 'dense': DensePoseNetwork}
+    if representation not in known:
+        raise ValueError(f'pose representation {representation!r}: expected one of {sorted(known)}')
+    return known[representation](classes, **options)  # type: ignore[arg-type]
 
 
-def solve_pose(
-    coordinates: NDArray[np.float32], mask: NDArray[np.float32], transform: NDArray[np.float64],
-    model: ObjectModel, intrinsics: Intrinsics,
-) -> tuple[Pose, NDArray[np.float64]] | None:
-    """Return the pose and its covariance from one crop's dense coordinates, or None where no pose can be trusted.
+def scaled_covariance(covariance: NDArray[np.float64], factors: tuple[float, float]) -> NDArray[np.float64]:
+    """Multiply the variances of translation and rotation; what is between them by the geometric mean.
 
-    RANSAC over the visible cells (OpenCV), then Levenberg-Marquardt on the inliers.
+    Rows and columns are scaled alike, so what was positive definite stays it.
 
-    :param coordinates: -1..1, ``(3, s, s)``
-    :param mask: probability ``(s, s)``
-    :param transform: image -> crop, ``(2, 3)``
-    :returns: pose, covariance ``(6, 6)`` in the order x y z rx ry rz (metres, radians), or None
+    :param covariance: ``(..., 6, 6)``, order x y z rx ry rz
     """
-    seen = mask > 0.5
-    if seen.sum() < 8:
-        return None
-    size = mask.shape[0] * 2
-    crop_pixels = cell_centres(size)[seen]  # (n, 2)
-    linear_inverse = np.linalg.inv(transform[:, :2])
-    pixels = (crop_pixels - transform[:, 2]) @ linear_inverse.T
-    points = coordinates[:, seen].T.astype(np.float64) * (model.size / 2) + model.minimum + model.size / 2
-    camera, distortion = intrinsics.matrix(), np.asarray(intrinsics.distortion, dtype=np.float64)
-    cell = 2 * float(np.sqrt(abs(np.linalg.det(linear_inverse))))  # image pixels per cell of the map
-    cv2.setRNGSeed(0)
-    try:
-        ok, rvec, tvec, inliers = cv2.solvePnPRansac(
-            points, pixels, camera, distortion, iterationsCount=60, reprojectionError=1.5 * cell, confidence=0.999,
-            flags=cv2.SOLVEPNP_EPNP)
-        if not ok or inliers is None or len(inliers) < max(8, LEAST_INLIERS * len(points)):
-            return None
-        inliers = inliers[:, 0]
-        rvec, tvec = cv2.solvePnPRefineLM(points[inliers], pixels[inliers], camera, distortion, rvec, tvec)
-    except cv2.error:  # degenerate point sets (all cells on one line) make OpenCV's solvers raise
-        return None
-    translation = tvec[:, 0]
-    inside = np.all(np.isfinite(rvec)) and np.all(np.isfinite(translation))
-    if not inside or not 0.5 * model.diameter < translation[2] < 100 * model.diameter:
-        return None
-    rotation = cv2.Rodrigues(rvec)[0]
-    pose = Pose(quaternion_from_matrix(rotation), translation)
-    if not _covers(pose, model, intrinsics, pixels):
-        return None
-    projected, jacobian = cv2.projectPoints(points[inliers], rvec, tvec, camera, distortion)
-    residual = (projected[:, 0] - pixels[inliers]).ravel()
-    jacobian = jacobian[:, :6]  # derivatives by rotation vector, then translation
-    information = jacobian.T @ jacobian
-    # Neighbouring cells err together: one independent measurement in a patch of 4 x 4 cells.
-    variance = 16 * max(float(residual @ residual) / max(len(residual) - 6, 1), (0.1 * cell) ** 2)
-    try:
-        covariance = np.linalg.inv(information) * variance
-    except np.linalg.LinAlgError:
-        return None
-    order = [3, 4, 5, 0, 1, 2]
-    covariance = covariance[np.ix_(order, order)]
-    if not np.all(np.isfinite(covariance)):
-        return None
-    return pose, (covariance + covariance.T) / 2
-
-
-def _covers(pose: Pose, model: ObjectModel, intrinsics: Intrinsics, seen: NDArray[np.float64]) -> bool:
-    """Whether the object at this pose lies where it is seen.
-
-    :param seen: image pixels of the cells inside the mask, ``(n, 2)``
-    """
-    drawn = project(transform_points(model.points[::16], pose), intrinsics)
-    if not np.all(np.isfinite(drawn)):
-        return False
-    low = np.stack([drawn.min(axis=0), seen.min(axis=0)])
-    high = np.stack([drawn.max(axis=0), seen.max(axis=0)])
-    common = np.maximum(high.min(axis=0) - low.max(axis=0), 0).prod()
-    both = (high - low).prod(axis=1).sum() - common
-    return bool(common >= LEAST_COVER * both)
+    scale = np.repeat(np.sqrt(factors), 3)
+    return np.asarray(covariance * np.outer(scale, scale))

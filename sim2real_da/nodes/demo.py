@@ -282,14 +282,14 @@ class Demo:
                 self.say(f'source model: {path.name}')
                 return path
         from sim2real_da.simulation.render import render_dataset
-        from sim2real_da.training import train
+        from sim2real_da.training import Plan, train
 
         path = self._trained_path()
         self.say(f'no source model knows {self.spec}: rendering {TRAINING_FRAMES} pictures and training on them; this '
                  f'happens once and takes an hour or more on two cores')
         rendered = path.with_suffix('')
         render_dataset(self.spec, rendered, TRAINING_FRAMES, seed=0)
-        train(BopDataset(rendered, 'train'), path, steps=TRAINING_STEPS, device=self.device, effects=True)
+        train(BopDataset(rendered, 'train'), path, Plan(steps=TRAINING_STEPS, device=self.device, effects=True))
         return path
 
     def _trained_path(self) -> Path:

@@ -8,8 +8,10 @@ it a name in :data:`OBJECTIVES` and it can stand in a recipe.
 
 from sim2real_da.objectives.base import Objective, Outputs
 from sim2real_da.objectives.dann import Dann
+from sim2real_da.objectives.self_training import SelfTraining
 from sim2real_da.objectives.supervised import Supervised
 
-OBJECTIVES: dict[str, type[Objective]] = {'supervised': Supervised, 'dann': Dann}
+OBJECTIVES: dict[str, type[Objective]] = {
+    'supervised': Supervised, 'dann': Dann, 'self_training': SelfTraining}
 
-__all__ = ['OBJECTIVES', 'Dann', 'Objective', 'Outputs', 'Supervised']
+__all__ = ['OBJECTIVES', 'Dann', 'Objective', 'Outputs', 'SelfTraining', 'Supervised']

@@ -20,6 +20,8 @@ class Outputs:
     :param targets: their labels
     :param features: feature maps of source *and* target samples, source first
     :param source_count: how many of the rows of ``features`` are source
+    :param target: the network's output for the target samples that the teacher labelled; None without any
+    :param pseudo: the teacher's labels of these
     :param step: learner steps taken before this one; a stream has no known end, so schedules count steps
     """
 
@@ -28,6 +30,8 @@ class Outputs:
     features: list[Tensor]
     source_count: int
     step: int
+    target: DetectorOutput | PoseOutput | None = None
+    pseudo: DetectorTargets | PoseTargets | None = None
 
 
 class Objective(nn.Module):
@@ -39,6 +43,8 @@ class Objective(nn.Module):
 
     #: whether target samples have to be forwarded with the source samples
     needs_target = False
+    #: whether the teacher has to label them
+    needs_pseudo_labels = False
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
         """Return named losses, already weighted; their sum is minimised."""

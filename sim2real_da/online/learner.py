@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sim2real_da.networks.batches import PoseBatcher, detector_batch, target_images
+from sim2real_da.data.augment import camera_effects
+from sim2real_da.networks.batches import PoseBatcher, detector_batch, pseudo_detector_batch, target_images
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
-from sim2real_da.networks.detector import Detector, decode
+from sim2real_da.networks.detector import Detector, DetectorOutput, decode
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pose import PoseNetwork
+from sim2real_da.networks.pseudo_labels import pseudo_labels
 from sim2real_da.objectives import Objective, Outputs
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import Frame, LabelledFrame
@@ -57,13 +59,14 @@ class Learner:
         torch.manual_seed(seed)
         self.student = bundle.copy().to(self.device)
         self.teacher = bundle.copy().to(self.device)
-        self.batcher = PoseBatcher(bundle.objects, bundle.pose.crop_size, device=self.device)
+        self.batcher = PoseBatcher(bundle.objects, bundle.pose, device=self.device)
+        self.pseudo_batcher = PoseBatcher(bundle.objects, bundle.pose, device=self.device, effects=camera_effects)
         self.step_count = 0
         networks: dict[str, Detector | PoseNetwork] = {'detector': self.student.detector, 'pose': self.student.pose}
         self.objectives: dict[str, list[Objective]] = {
             name: [o.to(self.device) for o in recipe.build(name, network.feature_channels)]
             for name, network in networks.items()}
-        parameters = [p for network in networks.values() for p in network.parameters()]
+        parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
         players = [p for group in self.objectives.values() for o in group for p in o.parameters()]
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(parameters, recipe.learning_rate, weight_decay=0.01)]
@@ -80,6 +83,11 @@ class Learner:
     def needs_target(self) -> bool:
         """Whether any objective of the recipe looks at real frames."""
         return any(o.needs_target for group in self.objectives.values() for o in group)
+
+    @property
+    def needs_pseudo_labels(self) -> bool:
+        """Whether any objective of the recipe wants the teacher's labels of real frames."""
+        return any(o.needs_pseudo_labels for group in self.objectives.values() for o in group)
 
     def step(self, source: Sequence[LabelledFrame], target: Sequence[Frame]) -> dict[str, float]:
         """Train both networks once and return losses and metrics by name (``network/loss``).
@@ -117,31 +125,41 @@ class Learner:
         losses: dict[str, Tensor] = {}
         metrics: dict[str, float] = {}
         needs = {name: any(o.needs_target for o in group) for name, group in self.objectives.items()}
+        pseudo = [pseudo_labels(self.teacher, f, self.device) for f in target] if self.needs_pseudo_labels else []
 
-        images, targets = detector_batch(
-            source, bundle.classes, bundle.detector.input_size, rng, WINDOW, self.device)
-        count = len(images)
+        size = bundle.detector.input_size
+        images, targets = detector_batch(source, bundle.classes, size, rng, WINDOW, self.device)
+        count, labelled = len(images), None
         if needs['detector']:
-            unlabelled = [LabelledFrame(frame, ()) for frame in target]
-            extra, _ = detector_batch(unlabelled, bundle.classes, bundle.detector.input_size, rng, WINDOW, self.device)
+            if pseudo:
+                extra, labelled = pseudo_detector_batch(
+                    pseudo, bundle.classes, size, rng, WINDOW, self.device, camera_effects)
+            else:
+                unlabelled = [LabelledFrame(frame, ()) for frame in target]
+                extra, _ = detector_batch(unlabelled, bundle.classes, size, rng, WINDOW, self.device)
             images = torch.cat([images, extra])
         output = bundle.detector(images)
         features = output.features
-        output.heat, output.sides, output.semantic = output.heat[:count], output.sides[:count], output.semantic[:count]
-        self._collect('detector', Outputs(output, targets, features, count, self.step_count), losses, metrics)
+        on_source = DetectorOutput(output.heat[:count], output.sides[:count], output.semantic[:count], [])
+        on_target = DetectorOutput(output.heat[count:], output.sides[count:], output.semantic[count:], [])
+        self._collect('detector', Outputs(on_source, targets, features, count, self.step_count, on_target, labelled),
+                      losses, metrics)
 
         crops = self.batcher.batch(source, rng, self.recipe.crops)
-        target_crops = self._target_crops(target) if needs['pose'] else None
+        posed = self.pseudo_batcher.batch(
+            [LabelledFrame(x.frame, x.posed) for x in pseudo], rng, self.recipe.crops, empty=False) if pseudo else None
+        seen = self._target_crops(target) if needs['pose'] and posed is None else None
         if crops is not None:
             images, pose_targets = crops
-            count = len(images)
-            if target_crops is not None:
-                images = torch.cat([images, target_crops])
+            count, labels = len(images), None
+            if posed is not None:
+                images, labels = torch.cat([images, posed[0]]), posed[1]
+            elif seen is not None:
+                images = torch.cat([images, seen])
             pose = bundle.pose(images)
             features = pose.features
-            pose.coordinates, pose.mask = pose.coordinates[:count], pose.mask[:count]
-            pose.classes = pose.classes[:count]
-            self._collect('pose', Outputs(pose, pose_targets, features, count, self.step_count), losses, metrics)
+            self._collect('pose', Outputs(pose.rows(0, count), pose_targets, features, count, self.step_count,
+                                          pose.rows(count), labels), losses, metrics)
         return losses, metrics
 
     def _collect(self, network: str, outputs: Outputs, losses: dict[str, Tensor], metrics: dict[str, float]) -> None:

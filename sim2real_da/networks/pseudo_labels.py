@@ -1,0 +1,101 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""What a teacher is sure of in a real picture, as labels a student can be trained with.
+
+A box is believed by its score. A pose is believed on geometry: it has to lie where the object is
+seen, and the same object, cut wider and turned in the plane, has to come out in the same pose. A network that guesses
+gives two different guesses; a symmetric object agrees up to its symmetries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sim2real_da.geometry import project, symmetric_angle, transform_points
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.crops import CELL, crop_transform, cut
+from sim2real_da.networks.detector import decode
+from sim2real_da.networks.estimator import fit, to_tensor
+from sim2real_da.samples import Frame, ObjectLabel, ObjectModel, Pose
+
+SURE = 0.4  # score (detector and crop together) from which a box is a label
+DOUBTFUL = 0.1  # between the two nothing is asked
+VIEW_TURN = np.radians(35.0)  # of the second view
+VIEW_PADDING = 1.6
+AGREE_DEG = 15.0
+AGREE_PIXELS = 0.1  # distance of the projected middles, as a share of the box's longer side
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """The teacher's labels of one frame.
+
+    :param boxes: believed boxes ``(n, 4)`` xyxy in image pixels
+    :param names: their classes
+    :param doubtful: boxes ``(m, 4)`` that may be objects
+    :param posed: those of the believed ones that have a believed pose, with their visible masks
+    """
+
+    frame: Frame
+    boxes: NDArray[np.float64]
+    names: tuple[str, ...]
+    doubtful: NDArray[np.float64]
+    posed: tuple[ObjectLabel, ...]
+
+
+@torch.inference_mode()
+def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'cpu') -> PseudoLabels:
+    """Label one frame; the teacher is in evaluation mode."""
+    fitted, scale = fit(frame.image, teacher.detector.input_size)
+    boxes, scores, classes = decode(teacher.detector(to_tensor([fitted], device)), DOUBTFUL**2, 30)[0]
+    found = (boxes.cpu().numpy().astype(np.float64) + 0.5) / scale - 0.5
+    height, width = frame.image.shape[:2]
+    found = np.clip(found, 0, [width, height, width, height])
+    kept = np.flatnonzero((found[:, 2:] - found[:, :2]).min(axis=1, initial=np.inf) >= 4)
+    found, index = found[kept], classes.cpu().numpy()[kept]
+    if not len(found):
+        return PseudoLabels(frame, found, (), found, ())
+    size = teacher.pose.crop_size
+    views = [[crop_transform(box, size) for box in found],
+             [crop_transform(box, size, VIEW_TURN, VIEW_PADDING) for box in found]]
+    output = teacher.pose(to_tensor([cut(frame.image, t, size) for view in views for t in view], device))
+    rows = torch.arange(len(found))
+    agreement = output.classes[:len(found)].softmax(1)[rows, index].cpu().numpy()
+    together = np.sqrt(scores.cpu().numpy()[kept] * agreement)
+    models, posed = list(teacher.objects.values()), []
+    believed = [int(i) for i in np.flatnonzero(together >= SURE)]
+    names = [int(index[i]) for i in believed]
+    if believed:
+        poses = [output.poses([i + view * len(found) for i in believed], names, [views[view][i] for i in believed],
+                              [models[c] for c in names], frame.intrinsics) for view in (0, 1)]
+        for i, c, first, second, mask in zip(believed, names, *poses, output.masks(believed, names)):
+            if first and second and _agree(first[0], second[0], found[i], frame, models[c]):
+                shown = None if mask is None else _in_image(mask, views[0][i], frame)
+                posed.append(ObjectLabel(models[c].name, found[i], first[0], None, shown))
+    sure = together >= SURE
+    doubtful = ~sure & (together >= DOUBTFUL)
+    return PseudoLabels(
+        frame, found[sure], tuple(models[c].name for c in names), found[doubtful], tuple(posed))
+
+
+def _agree(first: Pose, second: Pose, box: NDArray[np.float64], frame: Frame, model: ObjectModel) -> bool:
+    middle = (model.minimum + model.size / 2)[None]
+    places = [project(transform_points(middle, pose), frame.intrinsics)[0] for pose in (first, second)]
+    apart = float(np.linalg.norm(places[0] - places[1]))
+    if not apart < AGREE_PIXELS * float((box[2:] - box[:2]).max()):  # also when one is not a number
+        return False
+    return symmetric_angle(first.quaternion, second.quaternion, model.symmetries) < AGREE_DEG
+
+
+def _in_image(mask: NDArray[np.float32], transform: NDArray[np.float64], frame: Frame) -> NDArray[np.bool_]:
+    """Return a crop's mask ``(s, s)`` in the picture ``(H, W)``."""
+    cells = transform / CELL
+    cells[:, 2] -= (CELL - 1) / 2 / CELL
+    height, width = frame.image.shape[:2]
+    spread = cv2.warpAffine(mask, cells, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return np.asarray(spread > 0.5)

@@ -1,0 +1,149 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Direct regression: what a crop shows of a pose and back again, and a loss that is blind to symmetries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import CAMERA, box_model, labelled_frame
+from scipy.spatial.transform import Rotation
+
+from sim2real_da.evaluation.pose_error import angle_and_position
+from sim2real_da.geometry import project, transform_points
+from sim2real_da.networks.batches import PoseBatcher
+from sim2real_da.networks.crops import crop_transform
+from sim2real_da.networks.direct_pose import DirectOutput, DirectPoseNetwork, crop_pose, pose_of, rotation_from_6d
+from sim2real_da.networks.pose import DirectTargets, PoseTargets
+from sim2real_da.samples import Intrinsics, Pose
+
+POSE = Pose(Rotation.from_euler('xyz', [200, 20, 40], degrees=True).as_quat(), np.array([0.12, -0.07, 0.6]))
+SURE = np.log([0.01, 0.02, 0.05])  # centre in crop sides, size, rotation in radians
+
+
+def cut_around(model, pose, turn=0.0, camera=CAMERA):
+    pixels = project(transform_points(model.points, pose), camera)
+    return crop_transform(np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]), 64, turn)
+
+
+def shown(model, pose, transform):
+    return crop_pose(pose.matrix()[None], CAMERA.matrix()[None], transform[None],
+                     (model.minimum + model.size / 2)[None], np.array([model.diameter]), 64)
+
+
+@pytest.mark.parametrize('turn', [0.0, 0.6, -1.2])
+def test_the_pose_comes_back_from_what_the_crop_shows(turn):
+    model = box_model('box')
+    transform = cut_around(model, POSE, turn)
+    rotation, centre, size = (a[0] for a in shown(model, POSE, transform))
+    back, _ = pose_of(rotation, centre, float(size), SURE, transform, model, CAMERA, 64)
+    angle, position = angle_and_position(back, POSE, model)
+    assert angle < 1e-4 and position < 1e-6
+
+
+def test_lens_distortion_is_taken_out():
+    camera = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5, (0.2, -0.1, 0.001, 0.002, 0.0))
+    model = box_model('box')
+    transform = cut_around(model, POSE, camera=camera)
+    rotation, _, size = (a[0] for a in shown(model, POSE, transform))
+    middle = project(transform_points(np.zeros((1, 3)), POSE), camera)[0]  # where the distorted picture shows it
+    centre = (transform[:, :2] @ middle + transform[:, 2] - 31.5) / 64
+    back, _ = pose_of(rotation, centre, float(size), SURE, transform, model, camera, 64)
+    angle, position = angle_and_position(back, POSE, model)
+    assert angle < 1e-3 and position < 1e-4
+
+
+def test_an_object_that_keeps_its_look_keeps_its_allocentric_rotation():
+    """Carried around the camera and turned with the ray, an object looks the same, and the crop says the same."""
+    model = box_model('box')
+    transform = crop_transform([150, 60, 230, 120], 64)
+    carry = Rotation.from_euler('y', 0.2)
+    moved = Pose((carry * Rotation.from_quat(POSE.quaternion)).as_quat(), carry.apply([0, 0, 0.6]))
+    ahead = Pose(POSE.quaternion, np.array([0, 0, 0.6]))
+    np.testing.assert_allclose(shown(model, moved, transform)[0], shown(model, ahead, transform)[0], atol=1e-9)
+
+
+def test_six_numbers_always_make_a_rotation():
+    made = rotation_from_6d(torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    torch.testing.assert_close(made @ made.transpose(1, 2), torch.eye(3, dtype=torch.float64).expand(50, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(made), torch.ones(50, dtype=torch.float64))
+
+
+def answer(model, pose, transform, turn=None, spread=SURE):
+    """Return an output that says exactly this pose, its rotation turned in the object's frame, and its targets."""
+    rotation, centre, size = shown(model, pose, transform)
+    said = rotation if turn is None else rotation @ turn[:3, :3]
+    to = [torch.from_numpy(np.asarray(a)).float() for a in (said, rotation, centre, size, model.points[::32], spread)]
+    output = DirectOutput(to[0][:, None], to[2][:, None], to[3][:, None], to[5][None, None],
+                          torch.tensor([[9.0, -9.0]]), [], 64)
+    turns = torch.from_numpy(model.symmetries[:, :3, :3]).float()
+    return output, PoseTargets(torch.tensor([0]), DirectTargets(to[1], to[2], to[3], to[4][None], turns[None]))
+
+
+@pytest.mark.parametrize('symmetric', [True, False])
+def test_the_loss_forgives_a_symmetry_and_nothing_else(symmetric):
+    half = np.eye(4)
+    half[:3, :3] = Rotation.from_euler('z', 180, degrees=True).as_matrix()
+    model = replace(box_model('box'), symmetries=np.stack([np.eye(4), half]) if symmetric else np.eye(4)[None])
+    output, targets = answer(model, POSE, cut_around(model, POSE), half)
+    losses = output.loss(targets)
+    assert float(losses['centre']) < 1e-5 and float(losses['size']) < 1e-5
+    assert (float(losses['rotation']) < 1e-4) == symmetric
+
+
+def test_the_likelihood_is_best_at_the_error_made():
+    model = box_model('box')
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_rotvec([0.3, 0, 0]).as_matrix()
+    spreads = np.linspace(0.05, 0.6, 56)
+    values = []
+    for spread in spreads:
+        output, targets = answer(model, POSE, cut_around(model, POSE), turn, np.log([0.01, 0.02, spread]))
+        values.append(float(output.loss(targets)['spread']))
+    assert spreads[int(np.argmin(values))] == pytest.approx(0.3 / 3**0.5, abs=0.011)  # three axes share the variance
+
+
+def test_the_covariance_is_what_noise_on_the_numbers_makes():
+    model = replace(box_model('box'), minimum=np.array([0.1, -0.03, -0.02]))  # the CAD origin lies outside the object
+    model = replace(model, points=model.points + np.float32([0.15, 0, 0]))
+    transform = cut_around(model, POSE)
+    rotation, centre, size = (a[0] for a in shown(model, POSE, transform))
+    spread = np.log([0.004, 0.01, 0.02])
+    pose, covariance = pose_of(rotation, centre, float(size), spread, transform, model, CAMERA, 64)
+    rng, errors = np.random.default_rng(0), []
+    for _ in range(4000):
+        noisy = Rotation.from_rotvec(rng.normal(0, 0.02, 3)).as_matrix() @ rotation
+        other, _ = pose_of(noisy, centre + rng.normal(0, 0.004, 2), float(size) + rng.normal(0, 0.01), spread,
+                           transform, model, CAMERA, 64)
+        turn = Rotation.from_quat(other.quaternion) * Rotation.from_quat(pose.quaternion).inv()
+        errors.append(np.concatenate([other.translation - pose.translation, turn.as_rotvec()]))
+    seen = np.cov(np.array(errors).T)
+    assert np.abs(seen - covariance).max() < 0.08 * np.abs(covariance).max()
+    np.testing.assert_allclose(np.diag(seen), np.diag(covariance), rtol=0.12)
+    assert np.linalg.eigvalsh(covariance)[0] > 0
+
+
+def test_what_cannot_be_trusted_has_no_pose():
+    model = box_model('box')
+    transform = cut_around(model, POSE)
+    rotation, centre, size = (a[0] for a in shown(model, POSE, transform))
+    guess = np.log([0.01, 0.02, np.radians(80)])
+    assert pose_of(rotation, centre, float(size), guess, transform, model, CAMERA, 64) is None
+    assert pose_of(rotation, centre + 2, float(size), SURE, transform, model, CAMERA, 64) is None
+    assert pose_of(rotation, centre, float(size) - 9, SURE, transform, model, CAMERA, 64) is None
+    assert pose_of(rotation, centre, float(size), SURE * np.nan, transform, model, CAMERA, 64) is None
+
+
+def test_a_batch_and_its_labels_agree():
+    """What the batcher calls the truth is the pose it was cut from, through jitter and turn."""
+    model = box_model('box')
+    frames = [labelled_frame(np.random.default_rng(0), model, Pose(POSE.quaternion, np.array([0.02, -0.03, 0.6])))]
+    network = DirectPoseNetwork(1)
+    crops, targets = PoseBatcher({'box': model}, network, turn=45).batch(frames, np.random.default_rng(1), 4)
+    assert crops.shape == (1, 3, 64, 64) and isinstance(targets.of, DirectTargets)
+    bright = (crops[0].min(dim=0).values > 0.95).nonzero().float().mean(dim=0)  # row, column of the silhouette's middle
+    centre = targets.of.centre[0] * 64 + 31.5
+    assert abs(float(bright[1] - centre[0])) < 3 and abs(float(bright[0] - centre[1])) < 3
