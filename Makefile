@@ -12,11 +12,11 @@ OUT ?= demo_output
 RUN = tools/with_env.sh $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint benchmark-lmo clean
 
 help: ## say what there is
 	@echo 'make TARGET [ROS=jazzy|kilted] [PYTHON=/path/to/python3]'
-	@sed -n 's/^\([a-z]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
 
 setup: ## make the environment (.venv): libraries, ROS 2, vision_msgs, this package; seconds when it is there
 	@tools/setup_env.sh --ros $(ROS) --venv $(VENV)
@@ -30,6 +30,10 @@ test: setup ## all tests: [TESTS='test/test_geometry.py -k quaternion']
 lint: setup ## style and types only
 	@$(RUN) ruff check .
 	@$(RUN) mypy
+
+benchmark-lmo: setup ## LineMOD-Occluded: DATA=BOP folder scores benchmarks/weights; PHOTOS=folder trains them first
+	@$(RUN) python benchmarks/lmo.py --data '$(or $(DATA),$(error DATA=folder of LineMOD-Occluded in BOP layout is missing))' \
+		$(if $(PHOTOS),--photos '$(PHOTOS)',--measure)
 
 clean: ## remove what was built here, except the environments (.venv, .venv-kilted)
 	rm -rf build install log demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

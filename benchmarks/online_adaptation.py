@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import platform
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
+from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.evaluation.metrics import evaluate
@@ -29,46 +26,56 @@ from sim2real_da.networks.estimator import Estimator
 from sim2real_da.online.session import AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
-from sim2real_da.samples import LabelledFrame
+from sim2real_da.samples import Frame, LabelledFrame
 
-KEYS = ('ap50', 'recall', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m', 'adds_recall')
+KEYS = ('ap50', 'ap', 'recall', 'adds_recall', 'bop_ar', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m')
 
 
 def score(bundle: Bundle, frames: list[LabelledFrame], device: str) -> dict[str, float]:
     """Return the metrics of a bundle on labelled frames."""
     estimator = Estimator(bundle, device, score_threshold=0.05)
     found = [estimator.estimate(f.frame.image, f.frame.intrinsics) for f in frames]
-    result = evaluate([f.labels for f in frames], found, bundle.objects)
+    result = evaluate([f.labels for f in frames], found, bundle.objects, [f.frame.intrinsics for f in frames])
     return {key: result[key] for key in KEYS}
 
 
-def adapt(options: argparse.Namespace, recipe: str, seed: int, source: list[LabelledFrame],
-          target: list[LabelledFrame], scoring: list[LabelledFrame]) -> dict[str, float]:
-    """Run one arm and return its row."""
+def adapt(
+    bundle: Bundle, recipe: str, seed: int, source: list[LabelledFrame], target: list[Frame], *, steps: int,
+    holdout: int, gate_every: int = 25, tolerance: float = 0.01, device: str = 'cpu',
+) -> tuple[Bundle, dict[str, float]]:
+    """Run one arm from a source model; return what is published at its end and how it went.
+
+    :param source: simulated frames; the first ``holdout`` are the gate's
+    :param target: real frames; a type that carries no labels
+    """
     begin = time.monotonic()
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         session = AdaptationSession(
-            Bundle.load(options.weights), load_recipe(recipe), WeightStore(folder), device=options.device, seed=seed,
-            holdout=options.holdout, gate_every=options.gate_every, max_steps=options.steps,
-            tolerance=options.tolerance)
-        for frame in source[:options.holdout]:
+            bundle.copy(), load_recipe(recipe), WeightStore(folder), device=device, seed=seed, holdout=holdout,
+            gate_every=gate_every, max_steps=steps, tolerance=tolerance)
+        for frame in source[:holdout]:
             session.add_source(frame)
-        for i in rng.permutation(np.arange(options.holdout, len(source)))[:200]:
+        for i in rng.permutation(np.arange(holdout, len(source)))[:200]:
             session.add_source(source[i])
         for i in rng.permutation(len(target)):
-            session.add_target(target[i].frame)
+            session.add_target(target[i])
         while session.state == 'adapting':
             session.work()
             if session.step % 25 == 0:
-                metrics = session.metrics
                 logging.info('%s seed %d step %d: %s', recipe, seed, session.step, {
-                    k: round(v, 3) for k, v in metrics.items() if '/' in k and 'error' not in k})
-        row = {**score(session.current(), scoring, options.device),
-               'promotions': session.promotions, 'rejections': session.rejections,
-               'seconds': round(time.monotonic() - begin, 1)}
-    logging.info('%s seed %d: %s', recipe, seed, row)
-    return row
+                    k: round(v, 3) for k, v in session.metrics.items() if '/' in k and 'error' not in k})
+        if session.state != 'done':
+            raise RuntimeError(f'{recipe}: {session.state}: {session.reason}')
+        return session.current().copy(), {
+            'promotions': session.promotions, 'rejections': session.rejections,
+            'seconds': round(time.monotonic() - begin, 1)}
+
+
+def spread(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Return mean and standard deviation of every metric over runs."""
+    return {key: {'mean': float(np.mean([r[key] for r in runs])), 'std': float(np.std([r[key] for r in runs]))}
+            for key in KEYS}
 
 
 def main() -> None:
@@ -97,19 +104,22 @@ def main() -> None:
     source_only = score(Bundle.load(options.weights), scoring, options.device)
     logging.info('source_only: %s', source_only)
     logging.info('on simulation: %s', score(Bundle.load(options.weights), source[:options.holdout], options.device))
-    rows = {recipe: [adapt(options, recipe, seed, source, target, scoring) for seed in range(options.seeds)]
-            for recipe in options.recipes}
+    weights = Bundle.load(options.weights)
+    runs: dict[str, list[dict[str, float]]] = {}
+    for recipe in options.recipes:
+        runs[recipe] = []
+        for seed in range(options.seeds):
+            bundle, course = adapt(
+                weights, recipe, seed, source, [f.frame for f in target], steps=options.steps,
+                holdout=options.holdout, gate_every=options.gate_every, tolerance=options.tolerance,
+                device=options.device)
+            runs[recipe].append({**score(bundle, scoring, options.device), **course})
+            logging.info('%s seed %d: %s', recipe, seed, runs[recipe][-1])
     if options.json:
-        commit = subprocess.run(
-            ['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False).stdout.strip()
-        spread = {recipe: {key: {'mean': float(np.mean([r[key] for r in found])),
-                                 'std': float(np.std([r[key] for r in found]))} for key in KEYS}
-                  for recipe, found in rows.items()}
-        result = {'command': ' '.join(sys.argv), 'commit': commit,
-                  'hardware': f'{platform.machine()}, {options.device}, {torch.get_num_threads()} threads',
-                  'rows': {'source_only': source_only, **spread}, 'runs': rows}
+        result = {**provenance(), 'rows': {'source_only': source_only, **{k: spread(v) for k, v in runs.items()}},
+                  'runs': runs}
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1), encoding='utf-8')
+        options.json.write_text(json.dumps(result, indent=1) + '\n', encoding='utf-8')
 
 
 if __name__ == '__main__':

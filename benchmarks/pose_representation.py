@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lmo import unseen_camera
 from provenance import provenance
 from torch import nn
 
@@ -32,12 +33,11 @@ from sim2real_da.networks.batches import PoseBatcher
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pose import PoseNetwork, build_pose_network
-from sim2real_da.samples import Frame, LabelledFrame, ObjectModel
-from sim2real_da.simulation.sensor import Sensor
-from sim2real_da.simulation.surrogate import load_appearance
-from sim2real_da.training import CROPS, PEAK_RATE, WEIGHT_DECAY, frames_of, schedule
+from sim2real_da.samples import LabelledFrame, ObjectModel
+from sim2real_da.training import CROPS, WEIGHT_DECAY, frames_of, schedule
 
 log = logging.getLogger(__name__)
+RATE = 2e-3  # as sim2real_da.training has it
 VISIBLE = 0.25  # smallest visible fraction of a crop that is asked about
 
 
@@ -69,14 +69,14 @@ def train(network: PoseNetwork, data: BopDataset, minutes: float, seed: int) -> 
     network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     rng = np.random.default_rng(seed)
     batcher = PoseBatcher(data.objects(), network, 45.0, effects=camera_effects)
-    optimiser = torch.optim.AdamW(network.parameters(), PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
     begin, crops, step = time.monotonic(), 0, 0
     for frames in frames_of(data, data.ids(), seed):
         progress = (time.monotonic() - begin) / (60 * minutes)
         if progress >= 1:
             break
         for group in optimiser.param_groups:
-            group['lr'] = PEAK_RATE * schedule(progress)
+            group['lr'] = RATE * schedule(progress)
         batch = batcher.batch(frames, rng, CROPS)
         if batch is None:
             continue
@@ -90,18 +90,6 @@ def train(network: PoseNetwork, data: BopDataset, minutes: float, seed: int) -> 
             log.info('%3.0f %%  %d crops  %s', 100 * progress, crops,
                      '  '.join(f'{k} {float(v.detach()):.3f}' for k, v in losses.items()))
     return crops
-
-
-def unseen_camera(data: BopDataset, count: int) -> list[LabelledFrame]:
-    """Return validation frames as the surrogate world's sensor would have taken them."""
-    spans = {k: tuple(v) if isinstance(v, list) else v for k, v in load_appearance()['camera'].items()}
-    sensor, frames = Sensor(**spans), []
-    for number in data.ids()[:count]:
-        labelled, rng = data.frame(number), np.random.default_rng(number)
-        frame = labelled.frame
-        frames.append(LabelledFrame(
-            Frame(sensor.capture(frame.image, rng), frame.intrinsics, frame.stamp, frame.frame_id), labelled.labels))
-    return frames
 
 
 def main() -> None:
@@ -122,7 +110,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     data = BopDataset(options.data, 'train')
     objects = data.objects()
-    validation = unseen_camera(BopDataset(options.validation, 'train'), 200)
+    apart = BopDataset(options.validation, 'train')
+    validation = unseen_camera(apart, apart.ids()[:200])
     rows: dict[str, Any] = {}
     for arm in options.arms:
         torch.manual_seed(options.seed)

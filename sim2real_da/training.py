@@ -44,7 +44,6 @@ FRAMES = 8  # frames of a step
 FRESH = 4  # of them read anew; the others stay from the step before and are cut elsewhere: reading costs as training
 CROPS = 48  # crops of a step
 WINDOW = (192, 192)  # the detector trains on windows: less empty picture in every step
-PEAK_RATE = 2e-3  # AdamW; chosen on simulated validation loss in runs of 300 steps
 WEIGHT_DECAY = 0.01
 WARM_UP = 0.05  # share of the run over which the rate rises; it falls as half a cosine wave afterwards
 NETWORKS = ('detector', 'pose')
@@ -64,6 +63,7 @@ class Plan:
     :param effects: draw blur, noise, exposure and colour casts for every window and crop
     :param turn: crops are turned in the plane by up to this many degrees
     :param half: mixed precision, bfloat16 where it is safe
+    :param rate: peak of the learning rate (AdamW); the default was chosen on simulated validation loss
     """
 
     steps: int = 6000
@@ -77,6 +77,7 @@ class Plan:
     turn: float = 20.0
     device: str = 'cpu'
     half: bool = False
+    rate: float = 2e-3
     save_every: int = 250
     note: str = ''
 
@@ -192,7 +193,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
     effects = camera_effects if plan.effects else None
     batcher = PoseBatcher(bundle.objects, bundle.pose, plan.turn, device, effects)
     parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.AdamW(parameters, plan.rate, weight_decay=WEIGHT_DECAY)
     checkpoint, first, before = out.with_suffix('.resume.pt'), 0, 0.0
     if resume and checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
@@ -217,7 +218,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         share = (before + spent) / (plan.minutes * 60) if plan.minutes else 0.0
         progress = _agreed(max(step / plan.steps, share), device)
         for group in optimiser.param_groups:
-            group['lr'] = PEAK_RATE * schedule(progress)
+            group['lr'] = plan.rate * schedule(progress)
         frames = next(batches)
         windows = crops = None
         if 'detector' in networks:
