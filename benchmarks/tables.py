@@ -1,0 +1,146 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Write the tables of the docs from the JSON files in ``benchmarks/results``: ``python benchmarks/tables.py``.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. A test fails when a page and its results disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+RESULTS = HERE / 'results'
+DOCS = HERE.parent / 'docs'
+COLUMNS = {'ap50': 'AP50', 'ap': 'AP', 'recall': 'recall', 'adds_recall': 'ADD(-S) recall', 'bop_ar': 'BOP AR',
+           'mean_angle_deg': 'mean angle, deg', 'mean_angle_matched_deg': 'matched, deg',
+           'mean_position_m': 'mean position, m'}
+DEMO_COLUMNS = ('ap50', 'recall', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m')
+LEAST_DISTANCE = 0.05  # gain is not reported where target-only is nearer than this to what it is compared with
+
+
+def number(key: str, value: float | dict[str, float]) -> str:
+    """Return a value, or mean and standard deviation, with the digits its metric deserves."""
+    digits = 1 if key.endswith('deg') else 3
+    if isinstance(value, dict):
+        return f'{value["mean"]:.{digits}f} ± {value["std"]:.{digits}f}'
+    return f'{value:.{digits}f}'
+
+
+def markdown(title: str, columns: Sequence[str], rows: dict[str, list[str]]) -> str:
+    """Return a table; the first column holds the rows' names."""
+    lines = [f'| {title} | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+    return '\n'.join([*lines, *(f'| {name} | ' + ' | '.join(cells) + ' |' for name, cells in rows.items())])
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return one result file."""
+    return dict(json.loads((RESULTS / f'{name}.json').read_text(encoding='utf-8')))
+
+
+def origin(result: dict[str, Any]) -> str:
+    """Return the line under a table: command, commit, hardware."""
+    return f'`{result["command"]}`, commit {result["commit"][:7]}, {result["hardware"]}, torch {result["torch"]}'
+
+
+def demo(data: str) -> str:
+    """Return mean and range over the runs ``demo_<data>_<seed>.json`` (a run's ``summary.json``, unchanged)."""
+    runs = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(RESULTS.glob(f'demo_{data}_*.json'))]
+    rows: dict[str, list[str]] = {}
+    for row in ('source_only', 'source_continued', 'adapted'):
+        rows[row] = []
+        for key in DEMO_COLUMNS:
+            values = [run[row][key] for run in runs]
+            low, high = number(key, min(values)), number(key, max(values))
+            rows[row].append(f'{number(key, float(np.mean(values)))} ({low} to {high})')
+    run = runs[0]
+    about = (f'{run["frames_scored"]} scoring frames; recipe {run["recipe"]}; '
+             f'{", ".join(str(r["promotions"]) for r in runs)} promotions; '
+             f'{", ".join(str(round(r["seconds"])) for r in runs)} s; {run["hardware"]}; '
+             f'commits {", ".join(sorted({r["commit"][:7] for r in runs}))}')
+    return markdown(f'{data}, {len(runs)} run(s)', [COLUMNS[k] for k in DEMO_COLUMNS], rows) + f'\n\n{about}'
+
+
+def adaptation(name: str) -> str:
+    """Return the rows of an adaptation benchmark, with the gain where a target-only row allows one."""
+    result = read(name)
+    lines = {row: [number(key, values[key]) for key in COLUMNS] for row, values in result['rows'].items()}
+    text = markdown('row', list(COLUMNS.values()), lines)
+    gains = [f'{row}: {", ".join(parts)}' for row in result['rows'] if (parts := _gains(result['rows'], row))]
+    return '\n\n'.join([text, *(['Gain, ' + '; '.join(gains)] if gains else []), origin(result)])
+
+
+def _mean(value: float | dict[str, float]) -> float:
+    return value['mean'] if isinstance(value, dict) else value
+
+
+def _gains(rows: dict[str, Any], row: str) -> list[str]:
+    if 'target_only' not in rows or row in ('source_only', 'source_continued', 'target_only'):
+        return []
+    parts = []
+    for key in ('ap50', 'adds_recall'):
+        base = max(_mean(rows[r][key]) for r in ('source_only', 'source_continued'))
+        distance = _mean(rows['target_only'][key]) - base
+        if distance >= LEAST_DISTANCE:
+            parts.append(f'{COLUMNS[key]} {100 * (_mean(rows[row][key]) - base) / distance:.0f} %')
+        else:
+            parts.append(f'{COLUMNS[key]} not reported (target-only is {100 * distance:.1f} points away)')
+    return parts
+
+
+def randomisation() -> str:
+    """Return the 2 x 2 table: plain or randomised renders, source-only or adapted."""
+    result = read('lmo_randomisation')
+    lines = {f'{renders}, {row}': [number(key, values[key]) for key in COLUMNS]
+             for renders, table in result['renders'].items() for row, values in table['rows'].items()}
+    return markdown('renders, row', list(COLUMNS.values()), lines) + '\n\n' + origin(result)
+
+
+def representation() -> str:
+    """Return direct regression beside dense coordinates."""
+    result = read('pose_representation')
+    columns = {'mean_angle_deg': 'mean angle, deg', 'median_angle_deg': 'median, deg', 'adds_recall': 'ADD(-S) recall',
+               'without_pose': 'without a pose'}
+    lines = {}
+    for arm, row in result['rows'].items():
+        for frames in ('validation', 'photographs'):
+            if frames in row:
+                lines[f'{arm}, {frames}'] = [f'{row["crops_trained"]:,}', *(number(k, row[frames][k]) for k in columns)]
+    text = markdown('representation, scored on', ['crops trained', *columns.values()], lines)
+    return f'{text}\n\n{result["minutes"]:g} minutes each; {origin(result)}'
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    'demo_surrogate': lambda: demo('surrogate'), 'demo_lmo': lambda: demo('lmo'),
+    'lmo': lambda: adaptation('lmo'), 'lmo_proxy': lambda: adaptation('lmo_proxy'),
+    'lmo_randomisation': randomisation, 'pose_representation': representation,
+}
+
+
+def filled(page: str) -> str:
+    """Return a page with every table written anew.
+
+    :raises KeyError: for a table that nobody makes
+    """
+    return re.sub(r'(<!-- table: (\w+) -->\n).*?(<!-- end -->)',
+                  lambda match: f'{match[1]}{TABLES[match[2]]()}\n{match[3]}', page, flags=re.DOTALL)
+
+
+def main() -> None:
+    """Fill every page of the docs."""
+    for path in sorted(DOCS.glob('*.md')):
+        before = path.read_text(encoding='utf-8')
+        after = filled(before)
+        if after != before:
+            path.write_text(after, encoding='utf-8')
+            print(f'{path.name}: written')
+
+
+if __name__ == '__main__':
+    main()
