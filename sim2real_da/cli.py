@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""``sim2real_da``: render, train, evaluate and report without ROS.
+"""``sim2real_da``: render, train, evaluate, calibrate and report without ROS.
 
 Only what a command needs is imported when it runs: torch and MuJoCo take seconds. A command lives in a module with
 ``add_arguments(parser)`` and ``run(options)``; an error that a user can mend is one line and exit status 2.
@@ -20,6 +20,7 @@ COMMANDS = {
     'render': ('sim2real_da.simulation.render', 'write labelled simulated frames in BOP layout'),
     'train': ('sim2real_da.training', 'train source models from rendered frames'),
     'evaluate': ('sim2real_da.evaluation.command', 'score weights on a data set with ground truth'),
+    'calibrate': ('sim2real_da.evaluation.calibration', 'make the covariances of poses as large as their errors are'),
     'report': ('sim2real_da.evaluation.report', "write report.html from the files of a run's folder"),
     'weights': ('sim2real_da.networks.describe', 'show what a weights file says about itself'),
 }
