@@ -81,7 +81,8 @@ def evaluate(
     for what, listed in (('ground truth', truth), ('detections', found)):
         if unknown := sorted({item.name for items in listed for item in items} - known):
             raise ValueError(f'evaluate: {what} of class {", ".join(unknown)}, expected one of {sorted(known)}')
-    frames = zip(truth, found, cameras or [None] * len(truth), strict=True)
+    views: Sequence[Intrinsics | None] = [None] * len(truth) if cameras is None else cameras
+    frames = zip(truth, found, views, strict=True)
     instances = [i for labels, detections, camera in frames for i in _judge(labels, detections, objects, camera)]
     if not instances:
         raise ValueError(
