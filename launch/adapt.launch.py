@@ -7,6 +7,8 @@
     ros2 launch sim2real_da adapt.launch.py simulator:=embedded real_image:=/camera/color/image_raw \
         real_camera_info:=/camera/color/camera_info
 
+    ros2 launch sim2real_da adapt.launch.py source:=folder source_folder:=RENDERED
+
 ``--show-args`` lists all there is to set. An empty value leaves a parameter as the parameter file has it.
 """
 
@@ -45,12 +47,15 @@ OVERRIDES = {
     'weights': (('perception', 'adaptation'), 'source model: a safetensors file, or the name of a shipped one'),
     'device': (('perception', 'adaptation'), 'torch device: cpu, cuda, cuda:0'),
     'compressed': (('perception', 'adaptation'), 'true: listen to the compressed camera topic'),
+    'source': (('adaptation',), 'labelled simulation: topics, or folder (no simulator is started then)'),
+    'source_folder': (('adaptation',), 'a set written by sim2real_da render, for source:=folder'),
     'recipe': (('adaptation',), 'how to adapt: name in config/recipes, or a file'),
     'state_dir': (('adaptation',), 'folder of the weight versions'),
     'objects': (('simulator',), 'objects of the embedded simulator: tools, or a BOP folder'),
     'autostart': (('perception', 'adaptation', 'simulator'), 'false: leave the nodes to a lifecycle manager'),
 }
 SWITCHES = ('compressed', 'autostart')
+CHOICES = {**dict.fromkeys(SWITCHES, ['', 'true', 'false']), 'source': ['', 'topics', 'folder']}
 
 
 def declare_arguments() -> list[DeclareLaunchArgument]:
@@ -69,7 +74,7 @@ def declare_arguments() -> list[DeclareLaunchArgument]:
         declared.append(DeclareLaunchArgument(f'{node}_params', default_value=default,
                                               description=f'parameter file of the {node} node'))
     for name, (nodes, text) in OVERRIDES.items():
-        choices = {'choices': ['', 'true', 'false']} if name in SWITCHES else {}
+        choices = {'choices': CHOICES[name]} if name in CHOICES else {}
         declared.append(DeclareLaunchArgument(name, default_value='', **choices,
                                               description=f'{text} (over the file of {", ".join(nodes)})'))
     for kind, table in (('topic in', INPUTS), ('topic out, perception', PERCEPTION_OUTPUTS),
@@ -112,7 +117,7 @@ def make_nodes(context: LaunchContext) -> list[Node]:
         node('perception', {**inputs, **perception, 'weights': weights}, {}),
         node('adaptation', {**inputs, **adaptation, '~/weights': weights}, {}),
     ]
-    if value('simulator') == 'embedded':
+    if value('simulator') == 'embedded' and value('source') != 'folder':
         nodes.append(node('simulator', inputs, {'use_sim_time': value('use_sim_time') == 'true'}))
     return nodes
 

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
 import cv2
 import numpy as np
 
+from sim2real_da.data.bop import write_scene
 from sim2real_da.geometry import project, transform_points
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
@@ -41,6 +43,16 @@ def labelled_frame(rng: np.random.Generator, model: ObjectModel, pose: Pose) -> 
     picture.image[mask] = 255
     box = np.concatenate([pixels.min(axis=0), pixels.max(axis=0)])
     return LabelledFrame(picture, (ObjectLabel(model.name, box, pose, 1.0, mask),))
+
+
+def rendered_set(folder: Path, scenes: int, frames: int, name: str = 'box') -> Path:
+    """Write a set as ``sim2real_da render`` does, with one object at random poses."""
+    rng, model = np.random.default_rng(0), box_model(name)
+    for scene in range(scenes):
+        poses = [Pose(rng.normal(size=4), np.array([*rng.normal(0, 0.05, 2), 0.5])) for _ in range(frames)]
+        write_scene(folder / 'train' / f'{scene:06d}', [labelled_frame(rng, model, pose) for pose in poses], {name: 1})
+    (folder / 'dataset.json').write_text(json.dumps({'names': {'1': name}}))
+    return folder
 
 
 def load_script(path: Path) -> ModuleType:

@@ -106,7 +106,7 @@ def test_truncated_png_of_a_set(tmp_path: Path) -> None:
         data.frame(7)
 
 
-@pytest.mark.parametrize('masks', ['instances', 'mask_visib', 'none'])
+@pytest.mark.parametrize('masks', ['instances', 'mask_visib', 'both', 'none'])
 def test_what_is_written_is_read_back(tmp_path: Path, masks: str) -> None:
     mask = np.zeros((48, 64), bool)
     mask[12:30, 20:33] = True
@@ -126,6 +126,8 @@ def test_what_is_written_is_read_back(tmp_path: Path, masks: str) -> None:
         assert label.mask is None
     else:
         np.testing.assert_array_equal(label.mask, mask)
+    files = {folder.name for folder in (tmp_path / 'train' / '000000').iterdir() if folder.is_dir()}
+    assert files - {'rgb'} == {'instances', 'mask_visib'} & {masks} if masks != 'both' else {'instances', 'mask_visib'}
 
 
 def test_several_scenes_have_distinct_ids(tmp_path: Path) -> None:
@@ -134,7 +136,8 @@ def test_several_scenes_have_distinct_ids(tmp_path: Path) -> None:
     for scene in (0, 3):
         write_scene(tmp_path / 'train' / f'{scene:06d}', [frame_of(mask, 0.1 * scene + 0.1)], {'obj_000003': 3})
     data = BopDataset(tmp_path, 'train')
-    assert data.ids() == [0, 3_000_000]
+    assert data.ids() == [0, 3_000_000] and data.scenes() == [[0], [3_000_000]]
+    assert data.classes() == {'obj_000003'}
     assert data.frame(3_000_000).labels[0].visible == pytest.approx(0.4)
 
 

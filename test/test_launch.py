@@ -55,6 +55,18 @@ def test_overrides_are_parameters_of_the_nodes(tables: ModuleType) -> None:
             assert isinstance(parameters[argument], bool) == (argument in tables.SWITCHES), argument
 
 
+def test_a_rendered_folder_takes_the_place_of_a_simulator(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {'simulator': 'embedded', 'source': 'folder', 'source_folder': '/some/set'}
+    monkeypatch.setattr(tables, 'LaunchConfiguration', lambda name: MagicMock(
+        perform=lambda _: values.get(name, '')))
+    monkeypatch.setattr(tables, 'Node', lambda **fields: fields)
+    nodes = {node['executable']: node for node in tables.make_nodes(None)}
+    assert set(nodes) == {'perception', 'adaptation'}
+    assert {'source': 'folder', 'source_folder': '/some/set'} in nodes['adaptation']['parameters']
+    values['source'] = ''
+    assert 'simulator' in {node['executable'] for node in tables.make_nodes(None)}
+
+
 # --- with launch ----------------------------------------
 
 
@@ -88,7 +100,8 @@ def test_every_argument_is_seen_by_show_args() -> None:
     names = {argument.name for argument in description('adapt.launch.py').get_launch_arguments()}
     assert names >= {
         'simulator', 'namespace', 'log_level', 'use_sim_time', 'perception_params', 'adaptation_params',
-        'simulator_params', 'weights', 'recipe', 'state_dir', 'real_image', 'real_image_compressed', 'real_camera_info',
+        'simulator_params', 'weights', 'source', 'source_folder', 'recipe', 'state_dir', 'real_image',
+        'real_image_compressed', 'real_camera_info',
         'sim_image', 'sim_camera_info', 'sim_labels', 'sim_labels_2d', 'sim_segmentation', 'sim_label_info',
         'detections', 'detections_3d', 'poses', 'overlay', 'markers', 'label_info', 'vision_info', 'weights_topic',
         'status',

@@ -48,7 +48,8 @@ def document(text: str) -> str:
         for p in table:
             limits = ', '.join(t for t in (p.limits().replace('|', 'or'), '*live*' if p.live else '') if t)
             default = str(p.default).lower() if isinstance(p.default, bool) else p.default
-            parts.append(f'| `{p.name}` | `{default}` | {p.text.replace("|", "or")} | {limits} |\n')
+            shown = '' if default == '' else f'`{default}`'
+            parts.append(f'| `{p.name}` | {shown} | {p.text.replace("|", "or")} | {limits} |\n')
         parts.append('\n')
     return before + BEGIN + ''.join(parts) + END + after
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adaptation node: labelled simulation and unlabelled camera images in, validated weights out.
 
-Callbacks only translate and store; a thread of low priority does the micro-steps, so perception (another process) never
-waits for it. New weights are on disk before they are on the topic.
+Simulation comes from a running simulator's topics, or from a folder rendered before. Callbacks only translate and
+store; a thread of low priority does the micro-steps, so perception (another process) never waits for it. New weights
+are on disk before they are on the topic.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
+from sim2real_da.data.folder import RenderedFrames
 from sim2real_da.networks.bundle import Bundle, write_atomically
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.matching import StampMatcher
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
-from sim2real_da.online.session import AdaptationSession, Promotion
+from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
 from sim2real_da.samples import Frame, LabelledFrame
@@ -48,6 +50,9 @@ class Adaptation(ManagedNode):
 
     PARAMETERS = (
         Parameter('weights', 'tools', 'source model: safetensors file, or the name of a shipped one'),
+        Parameter('source', 'topics', 'labelled simulation: topics of a running simulator, or a folder rendered before',
+                  choices=('topics', 'folder')),
+        Parameter('source_folder', '', 'a set written by sim2real_da render, for source folder'),
         Parameter('recipe', 'dann', 'recipe of config/recipes, or the path of a YAML file'),
         Parameter('state_dir', '~/.ros/sim2real_da', 'folder of the weight versions; adaptation goes on from there'),
         Parameter('device', 'cpu', 'torch device: cpu, cuda, cuda:0 …'),
@@ -68,6 +73,7 @@ class Adaptation(ManagedNode):
     def __init__(self, **options: Any) -> None:
         super().__init__('adaptation', **options)
         self._worker: threading.Thread | None = None
+        self._feeder: threading.Thread | None = None
         self._session: AdaptationSession | None = None
 
     # --- life ----------------------------------------
@@ -84,6 +90,7 @@ class Adaptation(ManagedNode):
             device=self.get('device'), seed=self.get('seed'), holdout=self.get('holdout'),
             gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
             buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'))
+        self._rendered = self._open_folder(self._session) if self.get('source') == 'folder' else None
         self._lock = threading.Lock()  # the session is used from one thread at a time
         self._stop = threading.Event()
         self._held = False
@@ -98,11 +105,8 @@ class Adaptation(ManagedNode):
 
         self._weights = self.publish_on(UInt8MultiArray, '~/weights', latched=True)
         self._status = self.publish_on(DiagnosticStatus, '~/status', latched=True)
-        for topic, kind in (('sim/image', Image), ('sim/camera_info', CameraInfo), ('sim/labels', Detection3DArray)):
-            self.listen_to(kind, topic, self._collector(topic), 20, watched=True)
-        for topic, kind in (('sim/labels_2d', Detection2DArray), ('sim/segmentation', Image)):
-            self.listen_to(kind, topic, self._collector(topic), 20)
-        self.listen_to(LabelInfo, 'sim/label_info', self._take_label_map, latched=True)
+        if self._rendered is None:
+            self._listen_to_simulator()
         self._image_topic = 'real/image/compressed' if self.get('compressed') else 'real/image'
         self.listen_to(CompressedImage if self.get('compressed') else Image, self._image_topic, self._take_real, 1,
                        sensor=True, watched=True)
@@ -120,6 +124,10 @@ class Adaptation(ManagedNode):
         self._stop.clear()
         self._worker = threading.Thread(target=self._learn, name='learner', daemon=True)
         self._worker.start()
+        if self._rendered is not None:
+            self._feeder = threading.Thread(
+                target=self._feed, args=(self._session, self._rendered), name='feeder', daemon=True)
+            self._feeder.start()
 
     def deactivate(self) -> None:
         """Stop after the step in work."""
@@ -130,13 +138,56 @@ class Adaptation(ManagedNode):
         if self._worker.is_alive():
             self.get_logger().warning('a learning step or validation is still in work; what it finds is not published')
         self._worker = None
+        if self._feeder is not None:
+            self._feeder.join(JOIN_S)
+            self._feeder = None
         self._write_history()
 
     def cleanup(self) -> None:
         """Forget the session; its versions stay on disk."""
         self._session = None
 
-    # --- simulation ----------------------------------------
+    # --- simulation from a folder ----------------------------------------
+
+    def _open_folder(self, session: AdaptationSession) -> RenderedFrames:
+        """Open the rendered set and hand its validation frames over: they are the first that a session sees."""
+        folder = self.get('source_folder')
+        if not folder:
+            raise ValueError('source_folder: empty, expected the folder of a set written by sim2real_da render')
+        rendered = RenderedFrames(
+            Path(folder).expanduser(), session.source.classes, self.get('holdout'), self.get('seed'))
+        for labelled in rendered.held_out():
+            session.add_source(labelled)
+        self.get_logger().info(f'{folder}: {len(rendered.training_ids)} frames to train on, '
+                               f'{len(rendered.held_out_ids)} of other scenes for validation')
+        return rendered
+
+    def _feed(self, session: AdaptationSession, rendered: RenderedFrames) -> None:
+        """Fill the replay, then read on as fast as steps use frames up."""
+        os.nice(self.get('nice'))
+        due, step, frames = GAP + REPLAY, session.step, rendered.training()
+        while not self._stop.is_set():
+            if session.step != step:
+                due, step = min(due + session.recipe.source_frames, REPLAY), session.step
+            if not due or session.state == 'paused':  # a paused session takes no frames
+                self._stop.wait(IDLE_S)
+                continue
+            labelled = next(frames, None)
+            if labelled is None:
+                self.get_logger().error(f'{self.get("source_folder")}: no frame to train on can be read any more; '
+                                        'learning goes on with those read before')
+                return
+            session.add_source(labelled)
+            due -= 1
+
+    # --- simulation from topics ----------------------------------------
+
+    def _listen_to_simulator(self) -> None:
+        for topic, kind in (('sim/image', Image), ('sim/camera_info', CameraInfo), ('sim/labels', Detection3DArray)):
+            self.listen_to(kind, topic, self._collector(topic), 20, watched=True)
+        for topic, kind in (('sim/labels_2d', Detection2DArray), ('sim/segmentation', Image)):
+            self.listen_to(kind, topic, self._collector(topic), 20)
+        self.listen_to(LabelInfo, 'sim/label_info', self._take_label_map, latched=True)
 
     def _collector(self, topic: str) -> Callable[[Any], None]:
         def collect(message: Any) -> None:
@@ -331,6 +382,7 @@ class Adaptation(ManagedNode):
         state, reason = self._state, self._reason
         values: dict[str, object] = {
             'state': state, 'reason': reason, 'recipe': self._session.recipe.name, 'held': self._held,
+            'source': self.get('source_folder') if self._rendered else 'topics',
             'matched': self._matcher.matched, 'unmatched': sum(self._matcher.dropped.values()),
             **self._metrics, 'step': self._session.step,
         }
