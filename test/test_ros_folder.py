@@ -68,7 +68,7 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(graph: Graph, we
 def test_a_folder_that_cannot_be_used_is_one_line(weights: Path, tmp_path: Path) -> None:
     strange = rendered_set(tmp_path / 'strange', scenes=2, frames=3, name='spoon')
     for number, (folder, says) in enumerate((
-            ('', 'source_folder: empty, expected the folder'), (str(strange), 'shows spoon, which the model does not'))):
+            ('', 'source_folder: empty, expected the folder'), (str(strange), 'shows spoon, which the model'))):
         spec = NodeSpec('adaptation', '', {
             'weights': str(weights), 'state_dir': str(tmp_path / f'state{number}'), 'source': 'folder',
             'source_folder': folder, 'holdout': 2})
