@@ -143,5 +143,5 @@ def test_what_cannot_be_right_is_one_clear_line(tmp_path: Path, capsys: pytest.C
 def test_diameter_of_a_very_fine_mesh() -> None:
     from sim2real_da.simulation.objects import _diameter
 
-    ball = trimesh.creation.icosphere(6, 0.05)  # 40,000 vertices, all on the hull
+    ball = trimesh.creation.icosphere(5, 0.05)  # 10,000 vertices, all on the hull
     assert _diameter(np.asarray(ball.vertices)) == pytest.approx(0.1, rel=1e-3)
