@@ -113,7 +113,7 @@ def representation() -> str:
             if frames in row:
                 lines[f'{arm}, {frames}'] = [f'{row["crops_trained"]:,}', *(number(k, row[frames][k]) for k in columns)]
     text = markdown('representation, scored on', ['crops trained', *columns.values()], lines)
-    return f'{text}\n\n{result["minutes"]:g} minutes each; {origin(result)}'
+    return f'{text}\n\n{result["minutes"]:g} minutes each; {origin(result)}. {result.get("note", "")}'.rstrip()
 
 
 TABLES: dict[str, Callable[[], str]] = {
