@@ -56,6 +56,20 @@ def test_weights_survive_the_wire_bit_for_bit(bundle):
     assert [d.score for d in before] == [d.score for d in after] and len(before) == 20
 
 
+def test_a_frozen_backbone_is_stored_once_and_read_twice():
+    form = {'backbone': 'efficientnet_lite0', 'frozen': True}
+    torch.manual_seed(0)
+    same = Bundle.create(OBJECTS, form, form)
+    apart = len(same.to_bytes())
+    same.pose.backbone.load_state_dict(same.detector.backbone.state_dict())
+    data = same.to_bytes()
+    assert len(data) < apart - 8e6  # 2.4 million numbers of four bytes
+    back = Bundle.from_bytes(data)
+    for network in ('detector', 'pose'):
+        for name, value in getattr(same, network).state_dict().items():
+            assert torch.equal(value, getattr(back, network).state_dict()[name]), name
+
+
 def test_half_precision_is_half_the_size(bundle):
     assert len(bundle.to_bytes(half=True)) < 0.52 * len(bundle.to_bytes())
     Bundle.from_bytes(bundle.to_bytes(half=True), like=bundle)

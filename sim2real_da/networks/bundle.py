@@ -95,6 +95,11 @@ class Bundle:
                         for m in self.objects.values()})
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        # a frozen backbone is the same in both networks: it is stored once
+        for name in [k for k in tensors if k.startswith('pose.backbone.')]:
+            twin = tensors.get(name.replace('pose.', 'detector.', 1))
+            if twin is not None and twin.shape == tensors[name].shape and torch.equal(twin, tensors[name]):
+                del tensors[name]
         manifest = {
             'format': FORMAT, 'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
             'detector': self.detector.config, 'pose': self.pose.config, 'created': self.created,
@@ -130,6 +135,10 @@ class Bundle:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
         if like is not None:
             like._require_same(bundle)
+        for name in [f'pose.{k}' for k in bundle.pose.state_dict() if k.startswith('backbone.')]:
+            twin = name.replace('pose.', 'detector.', 1)
+            if name not in tensors and twin in tensors:
+                tensors[name] = tensors[twin]
         for name, network in (('detector', bundle.detector), ('pose', bundle.pose)):
             own = {k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}
             try:
