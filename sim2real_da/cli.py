@@ -22,6 +22,7 @@ COMMANDS = {
     'evaluate': ('sim2real_da.evaluation.command', 'score weights on a data set with ground truth'),
     'calibrate': ('sim2real_da.evaluation.calibration', 'make the covariances of poses as large as their errors are'),
     'report': ('sim2real_da.evaluation.report', "write report.html from the files of a run's folder"),
+    'export': ('sim2real_da.networks.export', 'write the networks as ONNX files for other runtimes'),
     'weights': ('sim2real_da.networks.describe', 'show what a weights file says about itself'),
 }
 
