@@ -79,6 +79,7 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
             return ids
 
     bundle = train(Development(data), out, Plan(steps=FINE_TUNING_STEPS, effects=True, rate=3e-4), bundle=source.copy())
+    bundle.recipe = 'target_only'
     bundle.save(out)
     return bundle
 
