@@ -40,8 +40,8 @@ def test_commands_exist(page: Path) -> None:
     for command in re.findall(r'^(?:.*`)?sim2real_da (\w+)', text, re.MULTILINE):
         if command not in ('and', 'adapt', 'demo'):
             assert command in COMMANDS, f'{page.name}: sim2real_da {command}'
-    targets = re.findall(r'^(\w+):', (REPO / 'Makefile').read_text(), re.MULTILINE)
-    for target in re.findall(r'(?:^|`)make ([a-z]+)', text, re.MULTILINE):
+    targets = re.findall(r'^([\w-]+):', (REPO / 'Makefile').read_text(), re.MULTILINE)
+    for target in re.findall(r'(?:^|`)make ([a-z-]+)', text, re.MULTILINE):
         assert target in targets, f'{page.name}: make {target}'
 
 
