@@ -45,7 +45,7 @@ SIZES = ((320, 240), SIZE)  # of the messages
 WANTED = 5  # objects found in a picture
 PICTURES, CANDIDATES = 8, 32
 NICE, DUTY = 10, 0.8  # of the learner: defaults of the adaptation node
-BLOCKS = 8  # of pictures, half of them beside a learner at work
+BLOCKS = 6  # of pictures, half of them beside a learner at work
 MODES = ('half', 'channels_last', 'compile')  # besides fp32
 Numbers = dict[str, Any]
 
@@ -213,8 +213,9 @@ def array_to_poses(bundle: Bundle, frames: list[Frame], device: str, repetitions
 @torch.inference_mode()
 def parts(bundle: Bundle, frames: list[Frame], device: str, repetitions: int) -> Numbers:
     """Time the steps of the estimator one by one, as :meth:`Estimator.estimate` takes them."""
-    bundle, watch = Estimator(bundle.copy(), device).bundle, Stopwatch(device, len(frames))
-    size, models = bundle.pose.crop_size, list(bundle.objects.values())
+    estimator, watch = Estimator(bundle.copy(), device), Stopwatch(device, len(frames))
+    bundle, threshold = estimator.bundle, estimator.score_threshold
+    size, models, crops_cut = bundle.pose.crop_size, list(bundle.objects.values()), 0
     for i in range(len(frames) + repetitions):
         frame = frames[i % len(frames)]
         watch.start()
@@ -223,20 +224,24 @@ def parts(bundle: Bundle, frames: list[Frame], device: str, repetitions: int) ->
         watch.lap('fitting the picture')
         output = bundle.detector(images)
         watch.lap('detector')
-        boxes, _, classes = (t.cpu() for t in decode(output, 0.3, WANTED)[0])
+        boxes, scores, classes = (t.cpu() for t in decode(output, threshold**2, 2 * estimator.max_detections)[0])
         boxes = boxes.double().numpy() / scale
         watch.lap('decoding boxes')
         if not len(boxes):
             continue
+        crops_cut += len(boxes)
         transforms = [crop_transform(box, size) for box in boxes]
         crops = to_tensor([cut(frame.image, t, size) for t in transforms], device)
         watch.lap('crops')
         posed = bundle.pose(crops)
         watch.lap('pose network')
-        indices = classes.tolist()
-        posed.poses(list(range(len(indices))), indices, transforms, [models[c] for c in indices], frame.intrinsics)
+        sure = posed.classes.softmax(1).cpu()[torch.arange(len(classes)), classes]
+        rows = torch.nonzero((scores * sure).sqrt() >= threshold)[:, 0].tolist()
+        if rows:
+            named = [int(classes[r]) for r in rows]
+            posed.poses(rows, named, [transforms[r] for r in rows], [models[c] for c in named], frame.intrinsics)
         watch.lap('poses')
-    return watch.result()
+    return {'crops_of_a_picture': round(crops_cut / (len(frames) + repetitions), 2), **watch.result()}
 
 
 # --- beside a learner ----------------------------------------
@@ -302,7 +307,7 @@ def beside_learner(bundle: Bundle, frames: list[Frame], simulated: list[Labelled
         for block in range(BLOCKS):
             on = block % 2 == 1
             before, begin = switch(on), time.perf_counter()
-            for i in range(max(1, 2 * repetitions // BLOCKS)):
+            for i in range(repetitions):
                 frame = frames[i % len(frames)]
                 watch.start()
                 estimator.estimate(frame.image, frame.intrinsics)
@@ -341,7 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--weights', nargs='+', default=['tools'], help='files, or names of shipped ones')
     parser.add_argument('--data', type=Path, help='set written by sim2real_da render; without: rendered here')
-    parser.add_argument('--repetitions', type=int, default=200, help='pictures of each measurement')
+    parser.add_argument('--repetitions', type=int, default=200, help='pictures of a measurement or block')
     parser.add_argument('--without', nargs='+', default=[], choices=MODES, help='modes to leave out')
     parser.add_argument('--json', type=Path)
     options = parser.parse_args()
