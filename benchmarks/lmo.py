@@ -56,7 +56,7 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, float], e
     for network, share in zip(('detector', 'pose'), minutes):
         parts[network] = train(dataset, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
             steps=10**6, minutes=share, networks=(network,), backbone='efficientnet_lite0', pretrained=True,
-            effects=effects, turn=45.0 if network == 'pose' else 20.0))
+            frozen=network == 'detector', effects=effects, turn=45.0 if network == 'pose' else 20.0))
     return merged(parts['detector'], parts['pose'], out)
 
 

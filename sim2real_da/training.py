@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +45,7 @@ FRESH = 4  # of them read anew; the others stay from the step before and are cut
 CROPS = 48  # crops of a step
 WINDOW = (192, 192)  # the detector trains on windows: less empty picture in every step
 WEIGHT_DECAY = 0.01
+BACKBONE_RATE = 0.2  # of a pre-trained backbone, relative to what starts from nothing
 WARM_UP = 0.05  # share of the run over which the rate rises; it falls as half a cosine wave afterwards
 NETWORKS = ('detector', 'pose')
 LOOK_FRAMES = 6
@@ -58,7 +59,8 @@ class Plan:
     :param minutes: if above 0, the schedule ends after so much time, even if ``steps`` are not reached
     :param networks: which of 'detector' and 'pose' to train; the other is left as it is
     :param backbone: of both networks, see :mod:`sim2real_da.networks.backbones`
-    :param pretrained: start from ImageNet and keep the backbone frozen
+    :param pretrained: start from ImageNet; the backbone then learns at :data:`BACKBONE_RATE` of the rate
+    :param frozen: keep the backbone as it starts
     :param representation: of poses, see :mod:`sim2real_da.networks.pose`
     :param effects: draw blur, noise, exposure and colour casts for every window and crop
     :param turn: crops are turned in the plane by up to this many degrees
@@ -72,6 +74,7 @@ class Plan:
     networks: tuple[str, ...] = NETWORKS
     backbone: str = 'resnet_tiny'
     pretrained: bool = False
+    frozen: bool = False
     representation: str = 'direct'
     effects: bool = False
     turn: float = 20.0
@@ -95,6 +98,18 @@ def schedule(progress: float) -> float:
     if progress < WARM_UP:
         return max(progress / WARM_UP, 0.01)
     return 0.5 * (1 + math.cos(math.pi * min((progress - WARM_UP) / (1 - WARM_UP), 1.0)))
+
+
+def parameter_groups(networks: Sequence[nn.Module], rate: float, pretrained: bool) -> list[dict[str, Any]]:
+    """Return the optimiser's groups with their ``peak`` learning rates; a pre-trained backbone moves more slowly."""
+    groups: list[dict[str, Any]] = []
+    for network in networks:
+        backbone = {id(p) for p in network.backbone.parameters()}  # type: ignore[union-attr]
+        for inside, factor in ((True, BACKBONE_RATE if pretrained else 1.0), (False, 1.0)):
+            parameters = [p for p in network.parameters() if p.requires_grad and (id(p) in backbone) is inside]
+            if parameters:
+                groups.append({'params': parameters, 'lr': rate * factor, 'peak': rate * factor})
+    return groups
 
 
 def frames_of(dataset: BopDataset, ids: list[int], seed: int) -> Iterator[list[LabelledFrame]]:
@@ -161,7 +176,7 @@ def shared_networks(bundle: Bundle, names: tuple[str, ...], world: int) -> dict[
 def start(dataset: BopDataset, plan: Plan) -> Bundle:
     """Return the networks before the first step."""
     torch.manual_seed(plan.seed)
-    form: dict[str, Any] = {'backbone': plan.backbone, 'frozen': plan.pretrained}
+    form: dict[str, Any] = {'backbone': plan.backbone, 'frozen': plan.frozen}
     bundle = Bundle.create(dataset.objects(), form, {**form, 'representation': plan.representation})
     for network in (bundle.detector, bundle.pose):
         if isinstance(network.backbone, EfficientNetLite0) and plan.pretrained:
@@ -193,7 +208,8 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
     effects = camera_effects if plan.effects else None
     batcher = PoseBatcher(bundle.objects, bundle.pose, plan.turn, device, effects)
     parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, plan.rate, weight_decay=WEIGHT_DECAY)
+    groups = parameter_groups([getattr(bundle, name) for name in plan.networks], plan.rate, plan.pretrained)
+    optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
     checkpoint, first, before = out.with_suffix('.resume.pt'), 0, 0.0
     if resume and checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
@@ -218,7 +234,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         share = (before + spent) / (plan.minutes * 60) if plan.minutes else 0.0
         progress = _agreed(max(step / plan.steps, share), device)
         for group in optimiser.param_groups:
-            group['lr'] = plan.rate * schedule(progress)
+            group['lr'] = group['peak'] * schedule(progress)
         frames = next(batches)
         windows = crops = None
         if 'detector' in networks:
@@ -315,7 +331,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=list(NETWORKS), help='which ones to train')
     parser.add_argument('--start', type=Path, help='weights to start from; default: fresh networks')
     parser.add_argument('--backbone', default='resnet_tiny', help='resnet_tiny, efficientnet_lite0, resnet18, …')
-    parser.add_argument('--pretrained', action='store_true', help='ImageNet weights, kept frozen (efficientnet_lite0)')
+    parser.add_argument('--pretrained', action='store_true', help='start from ImageNet (efficientnet_lite0)')
+    parser.add_argument('--frozen', action='store_true', help='keep the backbone as it starts (efficientnet_lite0)')
     parser.add_argument('--representation', choices=('direct', 'dense'), default='direct', help='of poses')
     parser.add_argument('--camera-effects', action='store_true', help='draw blur, noise, exposure and colour casts')
     parser.add_argument('--turn', type=float, default=20.0, help='in-plane turns of crops, degrees')
@@ -332,9 +349,9 @@ def run(options: argparse.Namespace) -> None:
         torch.set_num_threads(options.threads)
     plan = Plan(
         steps=options.steps, minutes=options.minutes, seed=options.seed, networks=tuple(options.networks),
-        backbone=options.backbone, pretrained=options.pretrained, representation=options.representation,
-        effects=options.camera_effects, turn=options.turn, device=options.device, half=options.mixed_precision,
-        note=options.note)
+        backbone=options.backbone, pretrained=options.pretrained, frozen=options.frozen,
+        representation=options.representation, effects=options.camera_effects, turn=options.turn,
+        device=options.device, half=options.mixed_precision, note=options.note)
     bundle = Bundle.load(options.start) if options.start else None
     bundle = train(BopDataset(options.data, 'train'), options.out, plan, bundle=bundle)
     if int(os.environ.get('RANK', '0')) == 0:

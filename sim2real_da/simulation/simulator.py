@@ -21,9 +21,13 @@ from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
 from sim2real_da.simulation.objects import SimObject
 from sim2real_da.simulation.randomisation import Randomisation
 from sim2real_da.simulation.textures import photographs, procedural
+from sim2real_da.simulation.things import things
 from sim2real_da.simulation.world import RoomTextures, World
 
 Array = NDArray[np.float64]
+
+THINGS = 24  # kinds of unlabelled things; at most half of them are there at a time
+SCATTERED = (0.14, 0.75)  # metres from the middle of the scene at which they lie
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class Simulator:
     ) -> None:
         self.randomisation = randomisation or Randomisation()
         self.layout = layout or (STANDING if objects and all(o.upright for o in objects) else DROPPED)
-        self.world = World(objects, intrinsics, _room_textures(photos), primitives=14)
+        self.world = World(objects, intrinsics, _room_textures(photos), things(THINGS, np.random.default_rng(1)),
+                           primitives=14)
         self._rng = np.random.default_rng(seed)
         self._left = 0
         self._count = 0
@@ -166,6 +171,7 @@ class Simulator:
             self._stand(here, extra, rng)
         else:
             self._drop(here, extra, rng)
+        self._scatter(rng)  # last: physics leaves it where it is
 
     def _stand(self, here: list[int], extra: list[int], rng: np.random.Generator) -> None:
         world = self.world
@@ -206,6 +212,19 @@ class Simulator:
             if not -0.02 < height < 0.5:
                 world.park(body)
 
+    def _scatter(self, rng: np.random.Generator) -> None:
+        """Put unlabelled things around the objects, as far as the camera sees; some may touch what stands there."""
+        world, first = self.world, len(self.world.objects)
+        if not self.randomisation.distractors:
+            return
+        for body in first + rng.permutation(THINGS)[:int(rng.integers(THINGS // 2 + 1))]:
+            angle, reach = rng.uniform(-np.pi, np.pi), rng.uniform(*SCATTERED)
+            turn = Rotation.from_euler('z', rng.uniform(-np.pi, np.pi))
+            if rng.random() < 0.4:  # fallen over
+                turn = turn * Rotation.from_euler('xyz', [np.pi / 2, 0, rng.uniform(-np.pi, np.pi)])
+            low = float(turn.apply(world.clutter[body - first].model.points[::8])[:, 2].min())
+            world.place(int(body), [reach * np.cos(angle), reach * np.sin(angle), -low], turn)
+
     # ------------------------------------------------------------------ how things look
     def _dress(self, rng: np.random.Generator) -> None:
         world, switch = self.world, self.randomisation
@@ -238,6 +257,11 @@ class Simulator:
                 picture = 0 if plain else int(rng.integers(world.pictures('wrapped')))
                 world.paint(f'primitive{number}', picture, 1, colour)
                 world.gloss(f'primitive{number}', rng.uniform(0, 0.8), rng.uniform(0, 1))
+        for body in filter(world.present, range(len(world.objects), first)):
+            world.wrap(body, 0 if rng.random() < 0.6 else int(rng.integers(world.pictures('wrapped'))))
+            for material in world.part_materials(body):
+                world.tint(material, rng.uniform(0.4, 1.6) * (1 + rng.uniform(-0.3, 0.3, 3)), rng.uniform(0, 2.5),
+                           rng.uniform(0.3, 2.5))
         for body in range(len(world.objects)):
             brightness, tone = rng.uniform(0.65, 1.15), 1 + rng.uniform(-0.12, 0.12, 3)
             highlights, narrow = rng.uniform(0, 2.5), rng.uniform(0.3, 2.5)

@@ -175,7 +175,7 @@ def _wear(strength: float, rng: np.random.Generator) -> Picture:
 
 
 def clutter() -> list[SimObject]:
-    """Return what lies around in this world and not in the simulator's; it has no labels."""
+    """Return what lies around in this world; it has no labels. None of these pieces is in the simulator's."""
     brown, tin = (0.4, 0.27, 0.16), (0.6, 0.6, 0.58)
     bottle = turned([(0, 0), (0.032, 0), (0.034, 0.01), (0.034, 0.1), (0.014, 0.135), (0.013, 0.16), (0, 0.16)],
                     (0.2, 0.3, 0.12), 24, specular=0.9, shininess=0.9)
