@@ -14,7 +14,7 @@ import yaml
 from sim2real_da.objectives import OBJECTIVES, Objective
 from sim2real_da.resources import config_folder
 
-NETWORKS = ('detector', 'pose')
+NETWORKS = ('detector', 'pose', 'classifier')
 
 
 class RecipeError(ValueError):
@@ -22,10 +22,29 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True)
+class Offline:
+    """Pace of adaptation on stored pictures, where nothing has to keep up with a camera.
+
+    :param learning_rate: AdamW, falling as half a cosine wave
+    :param batch: pictures of a step and domain
+    :param warm_up: steps over which the rate rises from 0
+    :param ema: decay of the averaged teacher
+    :param averaged: whether the teacher is the result, as it is online; else the network itself
+    """
+
+    learning_rate: float = 1e-3
+    batch: int = 64
+    warm_up: int = 0
+    ema: float = 0.99
+    averaged: bool = True
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Objectives by network, and the learner's pace.
 
     :param objectives: for each network a tuple of (objective name, options)
+    :param offline: pace where the pictures are stored; the others are the online learner's
     :param learning_rate: AdamW
     :param discriminator_rate: Adam of the objectives' own players
     :param ema: decay of the teacher, which is what gets published; its first step copies
@@ -37,6 +56,7 @@ class Recipe:
     name: str
     description: str = ''
     objectives: Mapping[str, tuple[tuple[str, dict[str, Any]], ...]] = field(default_factory=dict)
+    offline: Offline = field(default_factory=Offline)
     learning_rate: float = 1e-4
     discriminator_rate: float = 1e-3
     ema: float = 0.999
@@ -47,10 +67,12 @@ class Recipe:
     def build(self, network: str, channels: tuple[int, ...]) -> list[Objective]:
         """Return fresh objectives for one network.
 
-        :param network: 'detector' or 'pose'
+        :param network: 'detector', 'pose' or 'classifier'
         :param channels: of its feature maps
-        :raises RecipeError: for an option that an objective does not have
+        :raises RecipeError: for an option that an objective does not have, or a network the recipe does not train
         """
+        if network not in self.objectives:
+            raise RecipeError(f'recipe {self.name}: nothing for the {network}, only for {sorted(self.objectives)}')
         built = []
         for name, options in self.objectives[network]:
             try:
@@ -76,17 +98,24 @@ def load_recipe(name: str | Path) -> Recipe:
     except yaml.YAMLError as error:
         raise RecipeError(f'recipe {path}: not YAML: {error}') from error
     if not isinstance(content, dict):
-        raise RecipeError(f'recipe {path}: expected a mapping with the keys description, detector, pose, learner')
-    unknown = set(content) - {'description', 'learner', *NETWORKS}
+        raise RecipeError(f'recipe {path}: expected a mapping with the keys description, learner and '
+                          'detector, pose or classifier')
+    unknown = set(content) - {'description', 'learner', 'offline', *NETWORKS}
     if unknown:
         raise RecipeError(
-            f'recipe {path}: unknown keys {sorted(unknown)}, expected description, detector, pose, learner')
-    objectives = {network: _objectives(path, network, content.get(network)) for network in NETWORKS}
-    learner = content.get('learner') or {}
+            f'recipe {path}: unknown keys {sorted(unknown)}, expected description, learner, offline and detector, '
+            'pose or classifier')
+    objectives = {network: _objectives(path, network, content[network]) for network in NETWORKS if network in content}
+    if not objectives:
+        raise RecipeError(f'recipe {path}: no objectives; expected a key detector, pose or classifier')
+    section = 'offline'
     try:
-        return Recipe(path.stem, str(content.get('description', '')), objectives, **learner)
+        offline = Offline(**(content.get('offline') or {}))
+        section = 'learner'
+        return Recipe(path.stem, str(content.get('description', '')), objectives, offline,
+                      **(content.get('learner') or {}))
     except TypeError as error:
-        raise RecipeError(f'recipe {path}: learner: {error}') from error
+        raise RecipeError(f'recipe {path}: {section}: {error}') from error
 
 
 def _objectives(path: Path, network: str, entries: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -96,4 +125,6 @@ def _objectives(path: Path, network: str, entries: Any) -> tuple[tuple[str, dict
         if name not in OBJECTIVES:
             raise RecipeError(
                 f'recipe {path}: {network}: unknown objective {name!r}, expected one of {sorted(OBJECTIVES)}')
+        if network not in OBJECTIVES[name].networks:
+            raise RecipeError(f'recipe {path}: {network}: {name} is made for {", ".join(OBJECTIVES[name].networks)}')
     return tuple((name, dict(options or {})) for name, options in entries.items())

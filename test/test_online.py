@@ -11,11 +11,12 @@ import pytest
 import torch
 from helpers import CAMERA, box_model, frame, labelled_frame
 
+from sim2real_da.adaptation import average
 from sim2real_da.networks.bundle import Bundle, WeightsError, read_manifest
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.gate import Gate, _Score
-from sim2real_da.online.learner import Learner, average
+from sim2real_da.online.learner import Learner
 from sim2real_da.online.session import GAP, AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import RecipeError, load_recipe
@@ -214,8 +215,8 @@ def test_control_recipe_never_looks_at_the_target(bundle):
 def test_dann_reports_its_losses_and_trains_both_networks_and_its_discriminators(bundle):
     rng = np.random.default_rng(0)
     learner = Learner(bundle, load_recipe('dann'))
-    before = [p.detach().clone() for p in learner.parameters]
-    players = [p.detach().clone() for group in learner.objectives.values() for o in group for p in o.parameters()]
+    before = [p.detach().clone() for part in learner.parts.values() for p in part.parameters]
+    players = [p.detach().clone() for part in learner.parts.values() for o in part.objectives for p in o.parameters()]
     source = [labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(4)]
     target = [frame(rng) for _ in range(4)]
     for _ in range(3):
@@ -224,9 +225,10 @@ def test_dann_reports_its_losses_and_trains_both_networks_and_its_discriminators
     assert all(np.isfinite(v) for v in report.values())
     # this untrained teacher finds nothing to crop in noise, so the pose network has a task loss and no adversary
     assert 'pose/domain' not in report
-    moved = [not torch.equal(a, b) for a, b in zip(before, learner.parameters)]
+    after = [p for part in learner.parts.values() for p in part.parameters]
+    moved = [not torch.equal(a, b) for a, b in zip(before, after)]
     assert np.mean(moved) > 0.95
-    now = [p for group in learner.objectives.values() for o in group for p in o.parameters()]
+    now = [p for part in learner.parts.values() for o in part.objectives for p in o.parameters()]
     assert any(not torch.equal(a, b) for a, b in zip(players, now))
     assert bundle.finite() and not torch.equal(bundle.detector.heat.bias, learner.student.detector.heat.bias)
 

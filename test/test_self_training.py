@@ -110,7 +110,7 @@ def test_the_ramp_and_silence_without_labels():
     empty = detector_targets([np.zeros((0, 4))], [np.zeros(0, int)], (320, 240), 1, [None])
     assert objective.losses(Outputs(output, targets, [], 1, 5, output, empty)) == {}
     assert objective.losses(Outputs(output, targets, [], 1, 5)) == {}
-    with pytest.raises(TypeError, match='self_training'):
+    with pytest.raises(TypeError, match='expected PoseTargets'):
         objective.losses(Outputs(output, targets, [], 1, 5, DirectOutput(*[torch.zeros(1)] * 5, [], 64), targets))
 
 

@@ -23,6 +23,7 @@ from sim2real_da.geometry import project, quaternion_from_matrix, transform_poin
 from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
 from sim2real_da.networks.crops import cell_centres
 from sim2real_da.networks.distributed import shared_mean
+from sim2real_da.networks.outputs import Targets
 from sim2real_da.networks.pose import DenseTargets, PoseNetwork, PoseOutput, PoseTargets, Solved
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
@@ -49,8 +50,10 @@ class DenseOutput(PoseOutput):
         """Return the same for some of the crops, without features."""
         return DenseOutput(self.coordinates[first:last], self.mask[first:last], self.classes[first:last], [])
 
-    def loss(self, targets: PoseTargets) -> dict[str, Tensor]:
-        """Return :func:`dense_loss`."""
+    def loss(self, targets: Targets) -> dict[str, Tensor]:
+        """Return :func:`dense_loss`: the best symmetric variant counts for symmetric objects."""
+        if not isinstance(targets, PoseTargets):
+            raise TypeError(f'pose network: expected PoseTargets, got {type(targets).__name__}')
         return dense_loss(self, targets)
 
     def poses(self, rows: Sequence[int], classes: Sequence[int], transforms: Sequence[NDArray[np.float64]],

@@ -20,12 +20,13 @@ from torchvision.ops import batched_nms, generalized_box_iou_loss
 
 from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
 from sim2real_da.networks.distributed import shared_mean
+from sim2real_da.networks.outputs import NetworkOutput, Targets
 
 STRIDE = 4
 
 
 @dataclass
-class DetectorOutput:
+class DetectorOutput(NetworkOutput):
     """What one forward pass gives.
 
     :param heat: class logits ``(B, C, h, w)``, ``h = H / 4``
@@ -39,6 +40,22 @@ class DetectorOutput:
     sides: Tensor
     semantic: Tensor
     features: list[Tensor]
+
+    def rows(self, first: int, last: int | None = None) -> DetectorOutput:
+        """Return the same for some of the pictures, without features."""
+        return DetectorOutput(self.heat[first:last], self.sides[first:last], self.semantic[first:last], [])
+
+    def loss(self, targets: Targets) -> dict[str, Tensor]:
+        """Return :func:`detector_loss`."""
+        if not isinstance(targets, DetectorTargets):
+            raise TypeError(f'detector: expected DetectorTargets, got {type(targets).__name__}')
+        return detector_loss(self, targets)
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Return ``semantic`` ``(B, 1 + C, h, w)`` and ``heat``, for each class and place whether an object's middle is
+        there: ``(B * C, 2, h, w)``, yes first."""
+        yes = self.heat.sigmoid().flatten(0, 1)
+        return {'semantic': self.semantic.softmax(dim=1), 'heat': torch.stack([yes, 1 - yes], dim=1)}
 
 
 @dataclass
@@ -59,6 +76,11 @@ class DetectorTargets:
     semantic: Tensor
     objects: int
     ignored: Tensor | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of objects."""
+        return self.objects
 
 
 class Detector(nn.Module):

@@ -26,6 +26,7 @@ from sim2real_da.geometry import project, quaternion_from_matrix, ray_rotation, 
 from sim2real_da.networks.backbones import Normalise, build_backbone
 from sim2real_da.networks.crops import PADDING
 from sim2real_da.networks.distributed import shared_mean
+from sim2real_da.networks.outputs import Targets
 from sim2real_da.networks.pose import DirectTargets, PoseNetwork, PoseOutput, PoseTargets, Solved
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
@@ -61,8 +62,10 @@ class DirectOutput(PoseOutput):
         return DirectOutput(self.rotation[first:last], self.centre[first:last], self.size[first:last],
                             self.spread[first:last], self.classes[first:last], [], self.crop_size)
 
-    def loss(self, targets: PoseTargets) -> dict[str, Tensor]:
-        """Return :func:`direct_loss`."""
+    def loss(self, targets: Targets) -> dict[str, Tensor]:
+        """Return :func:`direct_loss`: the best symmetric variant counts for symmetric objects."""
+        if not isinstance(targets, PoseTargets):
+            raise TypeError(f'pose network: expected PoseTargets, got {type(targets).__name__}')
         return direct_loss(self, targets)
 
     def poses(self, rows: Sequence[int], classes: Sequence[int], transforms: Sequence[NDArray[np.float64]],

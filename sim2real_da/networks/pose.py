@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sim2real_da.networks.outputs import NetworkOutput
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
 Solved = tuple[Pose, NDArray[np.float64]]
@@ -65,8 +66,13 @@ class PoseTargets:
     classes: Tensor
     of: DenseTargets | DirectTargets
 
+    @property
+    def count(self) -> int:
+        """Number of crops."""
+        return len(self.classes)
 
-class PoseOutput:
+
+class PoseOutput(NetworkOutput):
     """What one forward pass over crops gives; one subclass a representation.
 
     ``classes`` are logits ``(B, C + 1)``, the last one is "none of them". ``features`` are the maps the domain
@@ -74,15 +80,10 @@ class PoseOutput:
     """
 
     classes: Tensor
-    features: list[Tensor]
 
-    def rows(self, first: int, last: int | None = None) -> PoseOutput:
-        """Return the same for some of the crops, without features."""
-        raise NotImplementedError
-
-    def loss(self, targets: PoseTargets) -> dict[str, Tensor]:
-        """Return the supervised losses, the best symmetric variant counting for symmetric objects."""
-        raise NotImplementedError
+    def probabilities(self) -> dict[str, Tensor]:
+        """Return ``class``: ``(B, C + 1)``."""
+        return {'class': self.classes.softmax(dim=1)}
 
     def poses(self, rows: Sequence[int], classes: Sequence[int], transforms: Sequence[NDArray[np.float64]],
               models: Sequence[ObjectModel], intrinsics: Intrinsics) -> list[Solved | None]:

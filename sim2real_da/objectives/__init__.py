@@ -6,7 +6,7 @@ An objective is a class with ``losses(outputs) -> dict of named losses`` (see :m
 it a name in :data:`OBJECTIVES` and it can stand in a recipe.
 """
 
-from sim2real_da.objectives.base import Objective, Outputs
+from sim2real_da.objectives.base import Batch, Objective, Outputs, joint_pass
 from sim2real_da.objectives.dann import Dann
 from sim2real_da.objectives.self_training import SelfTraining
 from sim2real_da.objectives.supervised import Supervised
@@ -14,4 +14,4 @@ from sim2real_da.objectives.supervised import Supervised
 OBJECTIVES: dict[str, type[Objective]] = {
     'supervised': Supervised, 'dann': Dann, 'self_training': SelfTraining}
 
-__all__ = ['OBJECTIVES', 'Dann', 'Objective', 'Outputs', 'SelfTraining', 'Supervised']
+__all__ = ['OBJECTIVES', 'Batch', 'Dann', 'Objective', 'Outputs', 'SelfTraining', 'Supervised', 'joint_pass']

@@ -1,15 +1,31 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""What every objective sees and gives."""
+"""What every objective sees and gives, and one joint forward pass with the losses of all of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
-from sim2real_da.networks.detector import DetectorOutput, DetectorTargets
-from sim2real_da.networks.pose import PoseOutput, PoseTargets
+from sim2real_da.networks.outputs import NetworkOutput, Targets
+
+
+@dataclass
+class Batch:
+    """Samples of one domain as a network takes them.
+
+    :param images: ``(B, 3, H, W)`` in [0, 1]
+    :param targets: labels in the network's own form: simulation's, or of real samples a teacher's or, where a few real
+        samples are labelled, a person's; None without any
+    :param masks: where the objects are, ``(B, 1, H, W)`` in 0..1; None where unknown
+    """
+
+    images: Tensor
+    targets: Targets | None = None
+    masks: Tensor | None = None
 
 
 @dataclass
@@ -20,36 +36,101 @@ class Outputs:
     :param targets: their labels
     :param features: feature maps of source *and* target samples, source first
     :param source_count: how many of the rows of ``features`` are source
-    :param target: the network's output for the target samples that the teacher labelled; None without any
-    :param pseudo: the teacher's labels of these
     :param step: learner steps taken before this one; a stream has no known end, so schedules count steps
+    :param target: the network's output for the target samples; None without any
+    :param pseudo: the teacher's labels of these
+    :param adapted: the network's output for the source samples as an objective changed them; None without any. Their
+        labels are ``targets``
+    :param network: the network itself, for objectives that run it on something else
+    :param teacher: its average over time, in evaluation mode; None where nobody keeps one
+    :param batches: source and target batch the pass was made of
     """
 
-    source: DetectorOutput | PoseOutput
-    targets: DetectorTargets | PoseTargets
+    source: NetworkOutput
+    targets: Targets
     features: list[Tensor]
     source_count: int
     step: int
-    target: DetectorOutput | PoseOutput | None = None
-    pseudo: DetectorTargets | PoseTargets | None = None
+    target: NetworkOutput | None = None
+    pseudo: Targets | None = None
+    adapted: NetworkOutput | None = None
+    network: nn.Module | None = None
+    teacher: nn.Module | None = None
+    batches: tuple[Batch, Batch | None] | None = field(default=None, repr=False)
 
 
 class Objective(nn.Module):
     """Base of all objectives.
 
-    One with players of its own (a discriminator) registers them as sub-modules; the learner gives their parameters an
-    optimiser of their own, apart from the network's.
+    One with players of its own (a discriminator, a generator) registers them as sub-modules. Those that learn from the
+    sum of all losses are returned by :meth:`players`; whoever takes the step gives them an optimiser apart from the
+    network's. Those that play alternately have their own optimiser and learn in :meth:`play`.
     """
 
     #: whether target samples have to be forwarded with the source samples
     needs_target = False
     #: whether the teacher has to label them
     needs_pseudo_labels = False
+    #: networks it is made for
+    networks: tuple[str, ...] = ('classifier', 'pose', 'detector')
+
+    def players(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that learn from the sum of all losses."""
+        return self.parameters()
+
+    def start(self, network: nn.Module) -> None:
+        """Look once at the network before the first step, for instance to keep a frozen copy."""
+
+    def adapted(self, source: Batch, step: int) -> Tensor | None:
+        """Return source images changed to look like the target's ``(B, 3, H, W)``, for the same joint pass; or None."""
+        return None
+
+    def mixed(self, source: Batch, target: Batch, step: int) -> Batch:
+        """Return what the network is to see of the target, for instance with parts hidden or pasted in."""
+        return target
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
         """Return named losses, already weighted; their sum is minimised."""
         raise NotImplementedError
 
+    def play(self, outputs: Outputs) -> dict[str, float]:
+        """Train players that take turns, after the network's own step; return their losses for people to watch."""
+        return {}
+
     def metrics(self) -> dict[str, float]:
         """Return what a person should watch besides the losses (schedules, accuracies) of the last step."""
         return {}
+
+
+def joint_pass(
+    network: nn.Module, objectives: Sequence[Objective], source: Batch, target: Batch | None, step: int,
+    teacher: nn.Module | None = None,
+) -> tuple[Outputs, dict[str, Tensor]]:
+    """Run the network once over source, adapted source and target samples and return all losses.
+
+    One pass, in training mode: batch normalisation takes its statistics from all samples together. Two passes would
+    normalise each domain by itself while training and then publish statistics that fit neither.
+
+    :param target: None when nothing of the target is to be seen
+    :raises ValueError: without labels of the source
+    """
+    if source.targets is None:
+        raise ValueError('joint pass: the source batch has no labels')
+    if target is not None:
+        for objective in objectives:
+            target = objective.mixed(source, target, step)
+    changed = [made for made in (o.adapted(source, step) for o in objectives) if made is not None]
+    if len(changed) > 1:
+        raise ValueError('joint pass: two objectives change the source images; a recipe can have one')
+    images = [source.images, *([target.images] if target is not None else []), *changed]
+    output = network(torch.cat(images))
+    first = len(source.images)
+    last = first + (len(target.images) if target is not None else 0)
+    outputs = Outputs(
+        output.rows(0, first), source.targets, [f[:last] for f in output.features], first, step,
+        output.rows(first, last) if target is not None else None, target.targets if target is not None else None,
+        output.rows(last) if changed else None, network, teacher, (source, target))
+    losses: dict[str, Tensor] = {}
+    for objective in objectives:
+        losses.update(objective.losses(outputs))
+    return outputs, losses

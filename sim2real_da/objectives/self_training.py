@@ -17,8 +17,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_loss
-from sim2real_da.networks.pose import PoseOutput, PoseTargets
 from sim2real_da.objectives.base import Objective, Outputs
 
 
@@ -44,17 +42,10 @@ class SelfTraining(Objective):
         :raises TypeError: when output and pseudo-labels are not of one network
         """
         target, pseudo = outputs.target, outputs.pseudo
-        if target is None or pseudo is None:
+        if target is None or pseudo is None or not pseudo.count:
             return {}
-        if isinstance(target, DetectorOutput) and isinstance(pseudo, DetectorTargets):
-            if not pseudo.objects:
-                return {}
-            found, count = detector_loss(target, pseudo), pseudo.objects
-        elif isinstance(target, PoseOutput) and isinstance(pseudo, PoseTargets):
-            found, count = target.loss(pseudo), len(pseudo.classes)
-        else:
-            raise TypeError(f'self_training: output {type(target).__name__} with {type(pseudo).__name__}')
-        self._metrics = {'pseudo_labels': float(count)}
+        found = target.loss(pseudo)
+        self._metrics = {'pseudo_labels': float(pseudo.count)}
         factor = self.weight * min((outputs.step + 1) / self.steps, 1.0)
         return {f'target_{name}': factor * loss for name, loss in found.items()}
 

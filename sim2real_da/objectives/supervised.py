@@ -6,14 +6,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_loss
-from sim2real_da.networks.pose import PoseOutput, PoseTargets
 from sim2real_da.objectives.base import Objective, Outputs
 
 
 class Supervised(Objective):
-    """Detector: focal heat map, GIoU boxes, semantic cross entropy. Pose: what its
-    representation has, and the class.
+    """Detector: focal heat map, GIoU boxes, semantic cross entropy. Pose: what its representation has, and the class.
+
+    Classifier: cross entropy.
 
     :param channels: feature channels of the network; not used, every objective is built the same way
     :param weight: factor on all of them
@@ -28,11 +27,4 @@ class Supervised(Objective):
 
         :raises TypeError: when output and targets are not of one network
         """
-        source, targets = outputs.source, outputs.targets
-        if isinstance(source, DetectorOutput) and isinstance(targets, DetectorTargets):
-            found = detector_loss(source, targets)
-        elif isinstance(source, PoseOutput) and isinstance(targets, PoseTargets):
-            found = source.loss(targets)
-        else:
-            raise TypeError(f'supervised: output {type(source).__name__} with targets {type(targets).__name__}')
-        return {name: self.weight * loss for name, loss in found.items()}
+        return {name: self.weight * loss for name, loss in outputs.source.loss(outputs.targets).items()}

@@ -1,0 +1,138 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""One network under a recipe: its objectives, their optimisers and the averaged teacher.
+
+The online learner has one for the detector and one for the pose network; offline adaptation has one.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sim2real_da.objectives import Batch, Outputs, joint_pass
+from sim2real_da.recipes import Recipe
+
+GRADIENT_NORM = 10.0
+WEIGHT_DECAY = 0.01
+
+
+@torch.no_grad()
+def average(teacher: nn.Module, student: nn.Module, decay: float, step: int) -> None:
+    """Move the teacher towards the student: t = a t + (1 - a) s, a = min(1 - 1 / (step + 1), decay).
+
+    Buffers are averaged as parameters are (whole numbers copied): the running statistics of batch normalisation belong
+    to the weights. The first step (0) copies. Mean teacher (Tarvainen and Valpola, NeurIPS 2017).
+    """
+    alpha = min(1 - 1 / (step + 1), decay)
+    for mine, other in zip(teacher.state_dict().values(), student.state_dict().values()):
+        if mine.is_floating_point():
+            mine.lerp_(other, 1 - alpha)
+        else:
+            mine.copy_(other)
+
+
+def schedule(step: int, steps: int, warm_up: int) -> float:
+    """Return the factor on the learning rate: linear over the warm-up, then half a cosine wave down to 0."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    return 0.5 * (1 + math.cos(math.pi * min((step - warm_up) / max(steps - warm_up, 1), 1.0)))
+
+
+class Adaptation:
+    """Trains one network by a recipe.
+
+    :param network: trained in place
+    :param kind: 'detector', 'pose' or 'classifier'
+    :param teacher: a copy to average into; default: one is made
+    :param steps: length of an offline run, at the recipe's offline pace: rates rise over its warm-up and fall as half a
+        cosine wave; None: online, at a constant rate, for a stream has no known end
+    """
+
+    def __init__(self, network: nn.Module, kind: str, recipe: Recipe, teacher: nn.Module | None = None,
+                 steps: int | None = None) -> None:
+        self.network, self.kind, self.recipe = network, kind, recipe
+        self.teacher = (copy.deepcopy(network) if teacher is None else teacher).eval()
+        device = next(network.parameters()).device
+        channels: tuple[int, ...] = network.feature_channels  # type: ignore[assignment]
+        self.objectives = [o.to(device) for o in recipe.build(kind, channels)]
+        for objective in self.objectives:
+            objective.start(network)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        players = [p for o in self.objectives for p in o.players()]
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self.parameters, recipe.learning_rate if steps is None else recipe.offline.learning_rate,
+                              weight_decay=WEIGHT_DECAY)]
+        if players:
+            self.optimisers.append(torch.optim.Adam(players, recipe.discriminator_rate, betas=(0.5, 0.99)))
+        self._peaks = [[group['lr'] for group in o.param_groups] for o in self.optimisers]
+        self.steps, self.ema = steps, recipe.ema if steps is None else recipe.offline.ema
+        self.step_count = 0
+        self._outputs: Outputs | None = None
+        self._statistics: list[Tensor] = []
+        network.train()
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether any objective looks at target samples."""
+        return any(o.needs_target for o in self.objectives)
+
+    @property
+    def needs_pseudo_labels(self) -> bool:
+        """Whether any objective wants the teacher's labels of target samples."""
+        return any(o.needs_pseudo_labels for o in self.objectives)
+
+    def losses(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
+        """Run the joint pass and return all losses by name."""
+        # a pass that is not finite spoils the running statistics, too
+        self._statistics = [b.clone() for b in self.network.buffers()]
+        self._outputs, losses = joint_pass(
+            self.network, self.objectives, source, target, self.step_count, self.teacher)
+        return losses
+
+    def backward(self, losses: dict[str, Tensor]) -> bool:
+        """Compute clipped gradients; False when something is not finite: nothing is to be applied then."""
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
+        if torch.isfinite(total) and torch.isfinite(norm):
+            return True
+        self.restore()
+        return False
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Undo what the last joint pass changed: the running statistics of batch normalisation."""
+        for buffer, before in zip(self.network.buffers(), self._statistics):
+            buffer.copy_(before)
+        self._outputs = None
+
+    def apply(self) -> dict[str, float]:
+        """Take the step that :meth:`backward` prepared, let players play, move the teacher; return what to watch."""
+        if self.steps is not None:
+            factor = schedule(self.step_count, self.steps, self.recipe.offline.warm_up)
+            for optimiser, peaks in zip(self.optimisers, self._peaks):
+                for group, peak in zip(optimiser.param_groups, peaks):
+                    group['lr'] = peak * factor
+        for optimiser in self.optimisers:
+            optimiser.step()
+        watched: dict[str, float] = {}
+        assert self._outputs is not None, 'apply() before losses()'
+        for objective in self.objectives:
+            watched.update(objective.play(self._outputs))
+            watched.update(objective.metrics())
+        self._outputs = None  # it holds the whole graph
+        average(self.teacher, self.network, self.ema, self.step_count)
+        self.step_count += 1
+        return watched
+
+    def step(self, source: Batch, target: Batch | None) -> dict[str, float]:
+        """Train once and return losses and metrics by name; a step that is not finite changes nothing."""
+        losses = self.losses(source, target)
+        report = {name: float(loss.detach()) for name, loss in losses.items()}
+        return report | (self.apply() if self.backward(losses) else {'skipped': 1.0})
