@@ -202,6 +202,8 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
            world: int, device: str) -> Bundle:
     bundle.to(device)
     bundle.note = plan.note or bundle.note
+    if 'pose' in plan.networks:
+        bundle.covariance_factors = (1.0, 1.0)  # those of the weights it starts from were fitted to other errors
     for name in plan.networks:
         getattr(bundle, name).to(memory_format=torch.channels_last).train()
     networks = shared_networks(bundle, plan.networks, world)

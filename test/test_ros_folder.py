@@ -76,3 +76,4 @@ def test_a_folder_that_cannot_be_used_is_one_line(weights: Path, tmp_path: Path)
                               env=graph_environment(97))
         said = done.stdout + done.stderr
         assert done.returncode == 1 and says in said and 'Traceback' not in said
+        assert not list((tmp_path / f'state{number}').glob('v*')), 'the next start would take these for its own'

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,16 @@ class Adaptation(ManagedNode):
             if self.get(parameter):
                 recipe = dataclasses.replace(recipe, **{name: self.get(parameter)})
         self._state_dir = Path(self.get('state_dir')).expanduser()
+        bundle = Bundle.load(weights_path(self.get('weights')))
+        # before the session, which writes the first version: a folder that cannot be used leaves nothing behind
+        self._rendered = self._open_folder(bundle.classes) if self.get('source') == 'folder' else None
         self._session = AdaptationSession(
-            Bundle.load(weights_path(self.get('weights'))), recipe, WeightStore(self._state_dir),
+            bundle, recipe, WeightStore(self._state_dir),
             device=self.get('device'), seed=self.get('seed'), holdout=self.get('holdout'),
             gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
             buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'))
-        self._rendered = self._open_folder(self._session) if self.get('source') == 'folder' else None
+        for labelled in self._rendered.held_out() if self._rendered else ():  # validation frames come first
+            self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time
         self._stop = threading.Event()
         self._held = False
@@ -149,15 +153,11 @@ class Adaptation(ManagedNode):
 
     # --- simulation from a folder ----------------------------------------
 
-    def _open_folder(self, session: AdaptationSession) -> RenderedFrames:
-        """Open the rendered set and hand its validation frames over: they are the first that a session sees."""
+    def _open_folder(self, classes: Collection[str]) -> RenderedFrames:
         folder = self.get('source_folder')
         if not folder:
             raise ValueError('source_folder: empty, expected the folder of a set written by sim2real_da render')
-        rendered = RenderedFrames(
-            Path(folder).expanduser(), session.source.classes, self.get('holdout'), self.get('seed'))
-        for labelled in rendered.held_out():
-            session.add_source(labelled)
+        rendered = RenderedFrames(Path(folder).expanduser(), classes, self.get('holdout'), self.get('seed'))
         self.get_logger().info(f'{folder}: {len(rendered.training_ids)} frames to train on, '
                                f'{len(rendered.held_out_ids)} of other scenes for validation')
         return rendered

@@ -288,7 +288,7 @@ class Demo:
         self.say(f'no source model knows {self.spec}: rendering {TRAINING_FRAMES} pictures and training on them; this '
                  f'happens once and takes an hour or more on two cores')
         rendered = path.with_suffix('')
-        render_dataset(self.spec, rendered, TRAINING_FRAMES, seed=0)
+        render_dataset(self.spec, rendered, TRAINING_FRAMES, seed=0, jobs=os.cpu_count() or 1)
         train(BopDataset(rendered, 'train'), path, Plan(steps=TRAINING_STEPS, device=self.device, effects=True))
         return path
 
@@ -423,7 +423,7 @@ class Demo:
         table = Table(title=f'{self.data.name if self.data else "surrogate"}: {self.rows["adapted"]["frames_scored"]} '
                             f'scoring frames')
         table.add_column('row', no_wrap=True)
-        shown = [metric for metric in METRICS if metric.key not in ('ap', 'adds_recall')]  # for 80 columns
+        shown = [metric for metric in METRICS if metric.key not in ('ap', 'adds_recall', 'bop_ar')]  # for 80 columns
         for metric in shown:
             table.add_column(metric.title, justify='right')
         for row in ROWS:

@@ -26,7 +26,7 @@ from sim2real_da.nodes import messages
 from sim2real_da.nodes.matching import StampMatcher
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
-from sim2real_da.samples import Detection, ObjectLabel, ObjectModel
+from sim2real_da.samples import Detection, Intrinsics, ObjectLabel, ObjectModel
 from sim2real_da.simulation.objects import bop_models, tools
 
 REQUIRED = ('ground_truth', 'detections', 'detections_3d')
@@ -81,6 +81,7 @@ class Evaluator(ManagedNode):
 
     def _clear_counts(self) -> None:
         self._truth: dict[str, list[ObjectLabel]] = {}
+        self._cameras: list[Intrinsics] = []
         self._found: dict[str, list[Detection]] = {}
         self._arrived: dict[int, float] = {}
         self._latencies: list[float] = []
@@ -157,6 +158,7 @@ class Evaluator(ManagedNode):
                                f'expected {sorted(self._objects)}')
         self._found[key] = messages.read_detections(found['detections'], found['detections_3d'], 'detections')
         self._truth[key] = list(read.labels)
+        self._cameras.append(self._intrinsics)
         if len(self._truth) >= self.get('frames'):
             self._finish()
 
@@ -164,7 +166,8 @@ class Evaluator(ManagedNode):
         self._scoring = False
         self._resume()
         try:
-            metrics = evaluate(list(self._truth.values()), [self._found[k] for k in self._truth], self._objects)
+            metrics = evaluate(list(self._truth.values()), [self._found[k] for k in self._truth], self._objects,
+                               self._cameras)
         except ValueError as error:
             self._fail(f'cannot score: {error}')
             return
