@@ -48,15 +48,20 @@ def rendered(data: Path, out: Path, count: int, seed: int, photos: Path | None,
     return BopDataset(out, 'train')
 
 
-def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, float], effects: bool = True) -> Bundle:
-    """Train detector and pose network, each for its time, and put them together."""
+def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], effects: bool = True) -> Bundle:
+    """Train detector and pose network, each for its time, and put them together.
+
+    :param minutes: detector, pose network with a frozen backbone, and on with one that learns (0: not)
+    """
     if out.is_file():
         return Bundle.load(out)
-    parts = {}
-    for network, share in zip(('detector', 'pose'), minutes):
-        parts[network] = train(dataset, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
-            steps=10**6, minutes=share, networks=(network,), backbone='efficientnet_lite0', pretrained=True,
-            frozen=network == 'detector', effects=effects, turn=45.0 if network == 'pose' else 20.0))
+    parts: dict[str, Bundle] = {}
+    stages = (('detector', 'detector', True), ('frozen', 'pose', True), ('pose', 'pose', False))
+    for (name, network, frozen), share in zip(stages, minutes):
+        if share:
+            parts[network] = train(dataset, out.with_name(f'{out.stem}_{name}.safetensors'), Plan(
+                steps=10**6, minutes=share, networks=(network,), backbone='efficientnet_lite0', pretrained=True,
+                frozen=frozen, effects=effects, turn=45.0 if network == 'pose' else 20.0), bundle=parts.get(network))
     return merged(parts['detector'], parts['pose'], out)
 
 
@@ -78,7 +83,11 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
         def ids(self) -> list[int]:
             return ids
 
-    bundle = train(Development(data), out, Plan(steps=FINE_TUNING_STEPS, effects=True, rate=3e-4), bundle=source.copy())
+    bundle = source.copy()
+    for network in ('detector', 'pose'):
+        frozen = getattr(source, network).config['frozen']
+        bundle = train(Development(data), out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
+            steps=FINE_TUNING_STEPS, networks=(network,), effects=True, rate=3e-4, frozen=frozen), bundle=bundle)
     bundle.recipe = 'target_only'
     bundle.save(out)
     return bundle
@@ -140,8 +149,9 @@ def main() -> None:
     parser.add_argument('--measure', action='store_true', help='score the committed weights and nothing else')
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
     parser.add_argument('--randomisation', action='store_true', help='the 2 x 2 table: plain or randomised renders')
-    parser.add_argument('--frames', type=int, default=4000)
-    parser.add_argument('--minutes', type=float, nargs=2, default=(50, 62), help='of training: detector, pose')
+    parser.add_argument('--frames', type=int, default=5000)
+    parser.add_argument('--minutes', type=float, nargs=3, default=(80, 62, 65),
+                        help='of training: detector, pose network with a frozen backbone and with one that learns')
     parser.add_argument('--recipes', nargs='+', default=['source_continued', 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=150)

@@ -60,7 +60,7 @@ class Plan:
     :param networks: which of 'detector' and 'pose' to train; the other is left as it is
     :param backbone: of both networks, see :mod:`sim2real_da.networks.backbones`
     :param pretrained: start from ImageNet; the backbone then learns at :data:`BACKBONE_RATE` of the rate
-    :param frozen: keep the backbone as it starts
+    :param frozen: keep the backbone as it starts; False lets one that was frozen before learn (fine-tuning)
     :param representation: of poses, see :mod:`sim2real_da.networks.pose`
     :param effects: draw blur, noise, exposure and colour casts for every window and crop
     :param turn: crops are turned in the plane by up to this many degrees
@@ -200,6 +200,9 @@ def train(dataset: BopDataset, out: Path, plan: Plan, resume: bool = True, bundl
 
 def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: bool, bundle: Bundle, rank: int,
            world: int, device: str) -> Bundle:
+    for name in plan.networks:
+        if getattr(bundle, name).config['frozen'] and not plan.frozen:
+            bundle.thaw(name)
     bundle.to(device)
     bundle.note = plan.note or bundle.note
     if 'pose' in plan.networks:

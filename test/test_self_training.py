@@ -14,10 +14,10 @@ from torch import nn
 from sim2real_da.geometry import project, transform_points
 from sim2real_da.networks.batches import pseudo_detector_batch
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.crops import PADDING, crop_transform
+from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.detector import DetectorOutput, detector_loss, detector_targets
 from sim2real_da.networks.direct_pose import DirectOutput, crop_pose
-from sim2real_da.networks.pseudo_labels import SURE, VIEW_PADDING, VIEW_TURN, PseudoLabels, pseudo_labels
+from sim2real_da.networks.pseudo_labels import SURE, VIEWS, PseudoLabels, pseudo_labels
 from sim2real_da.objectives import Outputs, SelfTraining
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import load_recipe
@@ -45,7 +45,7 @@ class Seer(nn.Module):
 
 
 class Guesser(nn.Module):
-    """A pose network that knows the truth in the first view and says it ``wrong`` degrees off in the second."""
+    """A pose network that knows the truth in the first view and says it ``wrong`` degrees off in the others."""
 
     crop_size = 64
 
@@ -55,13 +55,13 @@ class Guesser(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> DirectOutput:
         said = []
-        for turn, padding, off in ((0.0, PADDING, 0.0), (VIEW_TURN, VIEW_PADDING, self.wrong)):
+        for (turn, padding), off in zip(VIEWS, (0.0, self.wrong, -self.wrong)):
             transform = crop_transform(BOX, 64, turn, padding)
             rotation, centre, size = crop_pose(POSE.matrix()[None], CAMERA.matrix()[None], transform[None],
                                                np.zeros((1, 3)), np.array([MODEL.diameter]), 64)
             said.append((rotation[0] @ Rotation.from_euler('x', off, degrees=True).as_matrix(), centre[0], size[0]))
         rotation, centre, size = (torch.from_numpy(np.stack(a)).float()[:, None] for a in zip(*said))
-        sure, box = torch.full((2, 1, 3), -3.0), torch.tensor([[9.0, -9.0]] * 2)
+        sure, box = torch.full((3, 1, 3), -3.0), torch.tensor([[9.0, -9.0]] * 3)
         return DirectOutput(rotation, centre, size, sure, box, [], 64)
 
 
@@ -70,15 +70,16 @@ def labels(probability: float, wrong: float) -> PseudoLabels:
     return pseudo_labels(teacher, frame(np.random.default_rng(0)))
 
 
-def test_a_pose_that_two_views_agree_on_is_a_label():
+def test_a_pose_that_all_views_agree_on_is_a_label_and_it_is_their_mean():
     found = labels(0.9, 4.0)
     np.testing.assert_allclose(found.boxes, BOX[None], atol=0.1)
     assert found.names == ('box',) and len(found.doubtful) == 0
     assert len(found.posed) == 1
-    np.testing.assert_allclose(found.posed[0].pose.translation, POSE.translation, atol=1e-4)
+    # four degrees to one side and four to the other
+    np.testing.assert_allclose(found.posed[0].pose.matrix(), POSE.matrix(), atol=1e-3)
 
 
-def test_a_pose_that_two_views_disagree_on_is_none():
+def test_a_pose_that_views_disagree_on_is_none():
     found = labels(0.9, 40.0)
     assert found.names == ('box',) and found.posed == ()
 

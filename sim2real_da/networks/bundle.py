@@ -69,6 +69,14 @@ class Bundle:
         count = len(objects)
         return cls(Detector(count, **(detector or {})), build_pose_network(count, **(pose or {})), dict(objects))
 
+    def thaw(self, network: str) -> None:
+        """Let the frozen backbone of 'detector' or 'pose' learn from now on."""
+        old = getattr(self, network)
+        config = {**old.config, 'frozen': False}
+        new = Detector(**config) if network == 'detector' else build_pose_network(**config)
+        new.load_state_dict(old.state_dict())
+        setattr(self, network, new.train(old.training))
+
     def copy(self) -> Bundle:
         """Return an independent copy (weights and buffers included)."""
         return copy.deepcopy(self)

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a teacher is sure of in a real picture, as labels a student can be trained with.
 
-A box is believed by its score. A pose is believed on geometry: it has to lie where the object is
-seen, and the same object, cut wider and turned in the plane, has to come out in the same pose. A network that guesses
-gives two different guesses; a symmetric object agrees up to its symmetries.
+A box is believed by its score. A pose is believed on geometry: it has to lie where the object is seen, and the same
+object, cut wider and turned in the plane, has to come out in the same pose in every view. A network that guesses gives
+different guesses; a symmetric object agrees up to its symmetries. The label is the mean of the views, which is nearer
+to the truth than what the student sees in one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sim2real_da.geometry import project, symmetric_angle, transform_points
+from sim2real_da.geometry import project, quaternion_from_matrix, symmetric_angle, transform_points
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.crops import CELL, crop_transform, cut
+from sim2real_da.networks.crops import CELL, PADDING, crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.estimator import fit, to_tensor
-from sim2real_da.samples import Frame, ObjectLabel, ObjectModel, Pose
+from sim2real_da.samples import Frame, Intrinsics, ObjectLabel, ObjectModel, Pose
 
 SURE = 0.4  # score (detector and crop together) from which a box is a label
 DOUBTFUL = 0.1  # between the two nothing is asked
-VIEW_TURN = np.radians(35.0)  # of the second view
-VIEW_PADDING = 1.6
+VIEWS = ((0.0, PADDING), (np.radians(35.0), 1.6), (np.radians(-35.0), 1.5))  # turn and padding of the crops
 AGREE_DEG = 15.0
 AGREE_PIXELS = 0.1  # distance of the projected middles, as a share of the box's longer side
 
@@ -61,8 +61,7 @@ def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'c
     if not len(found):
         return PseudoLabels(frame, found, (), found, ())
     size = teacher.pose.crop_size
-    views = [[crop_transform(box, size) for box in found],
-             [crop_transform(box, size, VIEW_TURN, VIEW_PADDING) for box in found]]
+    views = [[crop_transform(box, size, turn, padding) for box in found] for turn, padding in VIEWS]
     output = teacher.pose(to_tensor([cut(frame.image, t, size) for view in views for t in view], device))
     rows = torch.arange(len(found))
     agreement = output.classes[:len(found)].softmax(1)[rows, index].cpu().numpy()
@@ -72,24 +71,47 @@ def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'c
     names = [int(index[i]) for i in believed]
     if believed:
         poses = [output.poses([i + view * len(found) for i in believed], names, [views[view][i] for i in believed],
-                              [models[c] for c in names], frame.intrinsics) for view in (0, 1)]
-        for i, c, first, second, mask in zip(believed, names, *poses, output.masks(believed, names)):
-            if first and second and _agree(first[0], second[0], found[i], frame, models[c]):
+                              [models[c] for c in names], frame.intrinsics) for view in range(len(VIEWS))]
+        for i, c, mask, solved in zip(believed, names, output.masks(believed, names), zip(*poses)):
+            agreed = _consensus([s[0] for s in solved if s], found[i], frame, models[c]) if all(solved) else None
+            if agreed is not None:
                 shown = None if mask is None else _in_image(mask, views[0][i], frame)
-                posed.append(ObjectLabel(models[c].name, found[i], first[0], None, shown))
+                posed.append(ObjectLabel(models[c].name, found[i], agreed, None, shown))
     sure = together >= SURE
     doubtful = ~sure & (together >= DOUBTFUL)
     return PseudoLabels(
         frame, found[sure], tuple(models[c].name for c in names), found[doubtful], tuple(posed))
 
 
-def _agree(first: Pose, second: Pose, box: NDArray[np.float64], frame: Frame, model: ObjectModel) -> bool:
+def disagreement(first: Pose, second: Pose, box: NDArray[np.float64], intrinsics: Intrinsics,
+                 model: ObjectModel) -> tuple[float, float]:
+    """Return how far two views' poses of one object are apart.
+
+    :param box: of the object, xyxy in image pixels
+    :returns: angle in degrees up to the object's symmetries, and the distance of the projected middles as a share of
+        the box's longer side
+    """
     middle = (model.minimum + model.size / 2)[None]
-    places = [project(transform_points(middle, pose), frame.intrinsics)[0] for pose in (first, second)]
-    apart = float(np.linalg.norm(places[0] - places[1]))
-    if not apart < AGREE_PIXELS * float((box[2:] - box[:2]).max()):  # also when one is not a number
-        return False
-    return symmetric_angle(first.quaternion, second.quaternion, model.symmetries) < AGREE_DEG
+    places = [project(transform_points(middle, pose), intrinsics)[0] for pose in (first, second)]
+    apart = float(np.linalg.norm(places[0] - places[1])) / float((box[2:] - box[:2]).max())
+    return float(symmetric_angle(first.quaternion, second.quaternion, model.symmetries)), apart
+
+
+def _consensus(poses: list[Pose], box: NDArray[np.float64], frame: Frame, model: ObjectModel) -> Pose | None:
+    """Return the mean of the views' poses, or None when one of them is far from the first."""
+    middle, first = (model.minimum + model.size / 2)[None], poses[0].matrix()[:3, :3]
+    turns = []
+    for pose in poses:
+        degrees, apart = disagreement(poses[0], pose, box, frame.intrinsics, model)
+        if not (degrees < AGREE_DEG and apart < AGREE_PIXELS):  # also when one is not a number
+            return None
+        # of all rotations that look the same, the one nearest to the first view's
+        alike = [pose.matrix()[:3, :3] @ symmetry[:3, :3] for symmetry in model.symmetries]
+        turns.append(max(alike, key=lambda r: float(np.trace(r.T @ first))))
+    left, _, right = np.linalg.svd(np.mean(turns, axis=0))  # the rotation nearest to the mean (chordal)
+    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    centre = np.mean([transform_points(middle, pose)[0] for pose in poses], axis=0)
+    return Pose(quaternion_from_matrix(rotation), centre - rotation @ middle[0])
 
 
 def _in_image(mask: NDArray[np.float32], transform: NDArray[np.float64], frame: Frame) -> NDArray[np.bool_]:
