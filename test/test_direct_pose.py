@@ -17,7 +17,7 @@ from sim2real_da.geometry import project, transform_points
 from sim2real_da.networks.batches import PoseBatcher
 from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.direct_pose import DirectOutput, DirectPoseNetwork, crop_pose, pose_of, rotation_from_6d
-from sim2real_da.networks.pose import DirectTargets, PoseTargets
+from sim2real_da.networks.pose import DirectTargets, PoseTargets, build_pose_network, combined, mean_pose
 from sim2real_da.samples import Intrinsics, Pose
 
 POSE = Pose(Rotation.from_euler('xyz', [200, 20, 40], degrees=True).as_quat(), np.array([0.12, -0.07, 0.6]))
@@ -147,3 +147,40 @@ def test_a_batch_and_its_labels_agree():
     bright = (crops[0].min(dim=0).values > 0.95).nonzero().float().mean(dim=0)  # row, column of the silhouette's middle
     centre = targets.of.centre[0] * 64 + 31.5
     assert abs(float(bright[1] - centre[0])) < 3 and abs(float(bright[0] - centre[1])) < 3
+
+
+def test_the_mean_of_poses_counts_symmetric_ones_as_alike():
+    half_turn = np.stack([np.eye(4), np.diag([-1.0, -1, 1, 1])])
+    plain = box_model('box')
+    model = replace(plain, symmetries=half_turn, minimum=plain.minimum + [0.01, 0, 0])
+    truth = Rotation.from_euler('xyz', [100, 20, 30], degrees=True)
+
+    def pose(off: float, flipped: bool) -> Pose:
+        turned = truth * Rotation.from_euler('x', off, degrees=True)
+        turned = turned * Rotation.from_euler('z', 180.0 * flipped, degrees=True)
+        middle = model.minimum + model.size / 2
+        return Pose(turned.as_quat(), np.array([0.1, 0.2, 0.7]) - turned.apply(middle))
+
+    mean = mean_pose([pose(8, False), pose(-8, True), pose(0, True)], model)
+    middle = transform_points((model.minimum + model.size / 2)[None], mean)[0]
+    np.testing.assert_allclose(mean.matrix()[:3, :3], truth.as_matrix(), atol=1e-3)
+    np.testing.assert_allclose(middle, [0.1, 0.2, 0.7], atol=1e-9)
+    with pytest.raises(ValueError, match='no poses'):
+        mean_pose([], model)
+
+
+def test_a_pose_needs_half_of_the_views():
+    pose = Pose(np.array([0, 0, 0, 1.0]), np.array([0, 0, 0.5]))
+    solved = (pose, np.eye(6))
+    assert combined([solved, None, None], box_model('box')) is None
+    found = combined([solved, None, (pose, 3 * np.eye(6))], box_model('box'))
+    np.testing.assert_allclose(found[0].matrix(), pose.matrix())
+    np.testing.assert_allclose(found[1], 2 * np.eye(6))
+
+
+def test_the_number_of_views_is_kept():
+    network = build_pose_network(1, 'direct', views=1)
+    assert network.views == 1 and build_pose_network(**network.config).views == 1
+    assert build_pose_network(1, 'direct').views == 3 and build_pose_network(1, 'dense').views == 1
+    with pytest.raises(ValueError, match='4 views, expected 1 to 3'):
+        build_pose_network(1, 'direct', views=4)

@@ -15,8 +15,8 @@ from torch import Tensor
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
-from sim2real_da.networks.pose import scaled_covariance
-from sim2real_da.samples import Detection, Intrinsics
+from sim2real_da.networks.pose import VIEWS, PoseNetwork, PoseOutput, Solved, combined, scaled_covariance
+from sim2real_da.samples import Detection, Intrinsics, ObjectModel
 
 # A weaker detection is reported (average precision needs it) but not posed: perspective-n-point is most of the time of
 # a picture, and nobody grasps at a guess.
@@ -90,16 +90,34 @@ class Estimator:
         order = [int(i) for i in np.argsort(-scores)[:self.max_detections] if scores[i] >= self.score_threshold]
         posed = [i for i in order if scores[i] >= POSE_SCORE]
         indices = classes.tolist()
-        solved = dict(zip(posed, output.poses(
-            posed, [indices[i] for i in posed], [transforms[i] for i in posed], [models[indices[i]] for i in posed],
-            intrinsics))) if posed else {}
+        solved = self._poses(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
+                             [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
+        found = dict(zip(posed, solved))
         detections = []
         for i in order:
-            pose, covariance = solved.get(i) or (None, None)
+            pose, covariance = found.get(i) or (None, None)
             if covariance is not None:
                 covariance = scaled_covariance(covariance, bundle.covariance_factors)
             detections.append(Detection(models[indices[i]].name, float(scores[i]), boxes[i], pose, covariance))
         return detections
+
+    def _poses(self, network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], intrinsics: Intrinsics,
+               rows: list[int], boxes: list[NDArray[np.float64]], transforms: list[NDArray[np.float64]],
+               classes: list[int], models: list[ObjectModel]) -> list[Solved | None]:
+        """Return poses as the mean of the network's views, None where most of them give none.
+
+        :param output: of the first view, of whose rows ``rows`` are asked for; the other lists have an entry for each
+        """
+        own = [models[c] for c in classes]
+        views = [output.poses(rows, classes, transforms, own, intrinsics)]
+        if network.views > 1:
+            cuts = [crop_transform(box, network.crop_size, *view) for view in VIEWS[1:network.views] for box in boxes]
+            more = network(to_tensor([cut(image, t, network.crop_size) for t in cuts], self.device))
+            count = len(boxes)
+            for first in range(0, len(cuts), count):
+                some = range(first, first + count)
+                views.append(more.poses(some, classes, cuts[first:first + count], own, intrinsics))
+        return [combined(list(solved), model) for solved, model in zip(zip(*views), own)]
 
     def _detect(self, bundle: Bundle, image: NDArray[np.uint8]) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """Return boxes in image pixels ``(n, 4)``, scores ``(n,)`` and class indices ``(n,)``."""

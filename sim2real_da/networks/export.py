@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from sim2real_da.networks.bundle import Bundle, write_atomically
 from sim2real_da.networks.crops import CELL, PADDING
 from sim2real_da.networks.detector import STRIDE
 from sim2real_da.networks.estimator import POSE_SCORE
+from sim2real_da.networks.pose import VIEWS
 from sim2real_da.resources import weights_file
 
 FORMAT = 'sim2real_da/onnx/1'
@@ -64,6 +66,9 @@ CROP_STEPS = (
     'bilinear; where k < 1, sample at n = min(round(1 / k), 4) times the size and average n x n pixels',
     'score of a detection: sqrt(p * softmax(classes)[its class]); no pose is computed below '
     f'{POSE_SCORE}',
+    'views: cut the object once more for each further one, turned and padded as listed (the crop is what a rotation of '
+    'the image about the middle of the box by turn_deg shows); the pose is the mean of those that give one, at least '
+    'half of them',
 )
 POSE_STEPS = {
     'direct': (
@@ -139,7 +144,10 @@ def manifest(bundle: Bundle) -> dict[str, Any]:
             'outputs': DETECTOR_OUTPUTS, 'steps': list(DETECTOR_STEPS)},
         'pose': {
             'file': 'pose.onnx', 'input': {INPUT: ['batch', 3, size, size]}, 'representation': representation,
-            'crop_size': size, 'padding': PADDING, 'outputs': POSE_OUTPUTS[representation],
+            'crop_size': size, 'padding': PADDING,
+            'views': [{'turn_deg': round(float(np.degrees(turn)), 3), 'padding': padding}
+                      for turn, padding in VIEWS[:bundle.pose.views]],
+            'outputs': POSE_OUTPUTS[representation],
             'steps': [*CROP_STEPS, *POSE_STEPS[representation]],
             'covariance_factors': dict(zip(('translation', 'rotation'), bundle.covariance_factors))},
     }

@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sim2real_da.geometry import quaternion_from_matrix, transform_points
+from sim2real_da.networks.crops import PADDING
 from sim2real_da.networks.outputs import NetworkOutput
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
 Solved = tuple[Pose, NDArray[np.float64]]
+# Turn (radians) and padding of the crops of one object; a network's error differs from one to the next.
+VIEWS = ((0.0, PADDING), (np.radians(30.0), 1.5), (np.radians(-30.0), 1.3))
 
 
 @dataclass
@@ -107,9 +111,11 @@ class PoseNetwork(nn.Module):
 
     :param config: keyword arguments of :func:`build_pose_network` that make the same network
     :param targets: what it is trained with
+    :param views: how many crops of one object a pose is the mean of, see :data:`VIEWS`
     """
 
     targets: type[DenseTargets] | type[DirectTargets]
+    views = 1
 
     def __init__(self, config: dict[str, Any], crop_size: int) -> None:
         super().__init__()
@@ -149,3 +155,32 @@ def scaled_covariance(covariance: NDArray[np.float64], factors: tuple[float, flo
     """
     scale = np.repeat(np.sqrt(factors), 3)
     return np.asarray(covariance * np.outer(scale, scale))
+
+
+def mean_pose(poses: Sequence[Pose], model: ObjectModel) -> Pose:
+    """Return the mean of poses of one object: of the middle of its box, and of the rotations in the chordal sense.
+
+    Of all rotations that look like a pose's, the one nearest to the first pose's counts.
+
+    :raises ValueError: without a pose
+    """
+    if not poses:
+        raise ValueError('mean_pose: no poses')
+    middle, first = (model.minimum + model.size / 2)[None], poses[0].matrix()[:3, :3]
+    alike = np.stack([p.matrix()[:3, :3] for p in poses])[:, None] @ model.symmetries[None, :, :3, :3]  # (P, K, 3, 3)
+    nearest = np.einsum('pkij,ij->pk', alike, first).argmax(axis=1)  # largest trace of the difference
+    left, _, right = np.linalg.svd(alike[np.arange(len(poses)), nearest].mean(axis=0))
+    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
+    centre = np.mean([transform_points(middle, pose)[0] for pose in poses], axis=0)
+    return Pose(quaternion_from_matrix(rotation), centre - rotation @ middle[0])
+
+
+def combined(views: Sequence[Solved | None], model: ObjectModel) -> Solved | None:
+    """Return the mean pose of an object's views; None when less than half of them give one.
+
+    The covariance is the mean of theirs: views of one picture err together.
+    """
+    known = [solved for solved in views if solved is not None]
+    if not known or 2 * len(known) < len(views):
+        return None
+    return mean_pose([pose for pose, _ in known], model), np.asarray(np.mean([c for _, c in known], axis=0))

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sim2real_da.geometry import project, quaternion_from_matrix, symmetric_angle, transform_points
+from sim2real_da.geometry import project, symmetric_angle, transform_points
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.crops import CELL, PADDING, crop_transform, cut
+from sim2real_da.networks.crops import CELL, crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.estimator import fit, to_tensor
+from sim2real_da.networks.pose import VIEWS, mean_pose
 from sim2real_da.samples import Frame, Intrinsics, ObjectLabel, ObjectModel, Pose
 
 SURE = 0.4  # score (detector and crop together) from which a box is a label
 DOUBTFUL = 0.1  # between the two nothing is asked
-VIEWS = ((0.0, PADDING), (np.radians(35.0), 1.6), (np.radians(-35.0), 1.5))  # turn and padding of the crops
 AGREE_DEG = 15.0
 AGREE_PIXELS = 0.1  # distance of the projected middles, as a share of the box's longer side
 
@@ -99,19 +99,11 @@ def disagreement(first: Pose, second: Pose, box: NDArray[np.float64], intrinsics
 
 def _consensus(poses: list[Pose], box: NDArray[np.float64], frame: Frame, model: ObjectModel) -> Pose | None:
     """Return the mean of the views' poses, or None when one of them is far from the first."""
-    middle, first = (model.minimum + model.size / 2)[None], poses[0].matrix()[:3, :3]
-    turns = []
-    for pose in poses:
+    for pose in poses[1:]:
         degrees, apart = disagreement(poses[0], pose, box, frame.intrinsics, model)
         if not (degrees < AGREE_DEG and apart < AGREE_PIXELS):  # also when one is not a number
             return None
-        # of all rotations that look the same, the one nearest to the first view's
-        alike = [pose.matrix()[:3, :3] @ symmetry[:3, :3] for symmetry in model.symmetries]
-        turns.append(max(alike, key=lambda r: float(np.trace(r.T @ first))))
-    left, _, right = np.linalg.svd(np.mean(turns, axis=0))  # the rotation nearest to the mean (chordal)
-    rotation = left @ np.diag([1, 1, np.linalg.det(left @ right)]) @ right
-    centre = np.mean([transform_points(middle, pose)[0] for pose in poses], axis=0)
-    return Pose(quaternion_from_matrix(rotation), centre - rotation @ middle[0])
+    return mean_pose(poses, model)
 
 
 def _in_image(mask: NDArray[np.float32], transform: NDArray[np.float64], frame: Frame) -> NDArray[np.bool_]:
