@@ -89,6 +89,27 @@ def test_a_weak_box_is_doubtful_and_no_label():
     assert len(found.boxes) == 0 and len(found.doubtful) == 1 and found.posed == ()
 
 
+def test_beside_an_object_that_is_there_once_the_others_of_its_class_are_background():
+    class Twice(Seer):
+        def forward(self, image: torch.Tensor) -> DetectorOutput:
+            targets = detector_targets([np.stack([BOX, BOX + 80])], [np.array([0, 0])], (320, 240), 1, [None])
+            heat = torch.where(targets.heat == 1, self.logit, -12.0)
+            heat[..., 40:] -= 0.5  # the second one is a little less likely, and still believed
+            return DetectorOutput(heat, targets.sides, torch.zeros(1, 2, 60, 80), [])
+
+    class Silent(Guesser):
+        def forward(self, crops: torch.Tensor) -> DirectOutput:
+            count = len(crops)
+            return DirectOutput(torch.eye(3).expand(count, 1, 3, 3), torch.zeros(count, 1, 2), torch.zeros(count, 1),
+                                torch.full((count, 1, 3), 9.0), torch.tensor([[9.0, -9.0]] * count), [], 64)
+
+    teacher = Bundle(Twice(0.9), Silent(0), {'box': MODEL})
+    picture = frame(np.random.default_rng(0))
+    both, one = pseudo_labels(teacher, picture), pseudo_labels(teacher, picture, unique=True)
+    assert len(both.boxes) == 2 and len(one.boxes) == 1 and len(one.doubtful) == 0
+    np.testing.assert_allclose(one.boxes[0], BOX, atol=0.5)
+
+
 def test_nothing_is_asked_of_the_heat_map_near_a_doubtful_box():
     picture = frame(np.random.default_rng(0))
     none = np.zeros((0, 4))

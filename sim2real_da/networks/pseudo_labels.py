@@ -49,8 +49,13 @@ class PseudoLabels:
 
 
 @torch.inference_mode()
-def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'cpu') -> PseudoLabels:
-    """Label one frame; the teacher is in evaluation mode."""
+def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'cpu',
+                  unique: bool = False) -> PseudoLabels:
+    """Label one frame; the teacher is in evaluation mode.
+
+    :param unique: every object is in a picture at most once, as on a desk with one of each: beside a believed box the
+        others of its class are background, not doubtful
+    """
     fitted, scale = fit(frame.image, teacher.detector.input_size)
     boxes, scores, classes = decode(teacher.detector(to_tensor([fitted], device)), DOUBTFUL**2, 30)[0]
     found = (boxes.cpu().numpy().astype(np.float64) + 0.5) / scale - 0.5
@@ -67,7 +72,15 @@ def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'c
     agreement = output.classes[:len(found)].softmax(1)[rows, index].cpu().numpy()
     together = np.sqrt(scores.cpu().numpy()[kept] * agreement)
     models, posed = list(teacher.objects.values()), []
-    believed = [int(i) for i in np.flatnonzero(together >= SURE)]
+    sure = together >= SURE
+    doubtful = ~sure & (together >= DOUBTFUL)
+    if unique:
+        for c in np.unique(index[sure]):
+            others = index == c
+            others[np.argmax(np.where(others, together, -1))] = False
+            sure &= ~others
+            doubtful &= ~others
+    believed = [int(i) for i in np.flatnonzero(sure)]
     names = [int(index[i]) for i in believed]
     if believed:
         poses = [output.poses([i + view * len(found) for i in believed], names, [views[view][i] for i in believed],
@@ -77,8 +90,6 @@ def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'c
             if agreed is not None:
                 shown = None if mask is None else _in_image(mask, views[0][i], frame)
                 posed.append(ObjectLabel(models[c].name, found[i], agreed, None, shown))
-    sure = together >= SURE
-    doubtful = ~sure & (together >= DOUBTFUL)
     return PseudoLabels(
         frame, found[sure], tuple(models[c].name for c in names), found[doubtful], tuple(posed))
 

@@ -24,7 +24,7 @@ from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pseudo_labels import pseudo_labels
-from sim2real_da.objectives import Batch
+from sim2real_da.objectives import Batch, SelfTraining
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import Frame, LabelledFrame
 
@@ -50,6 +50,7 @@ class Learner:
         self.parts = {
             name: Adaptation(getattr(self.student, name), name, recipe, getattr(self.teacher, name))
             for name in ('detector', 'pose')}
+        self.unique = any(isinstance(o, SelfTraining) and o.unique for o in self.parts['detector'].objectives)
         self.skipped = 0
 
     @property
@@ -90,7 +91,8 @@ class Learner:
         bundle, rng = self.student, self.generator
         losses: dict[str, dict[str, Tensor]] = {}
         needs = {name: part.needs_target for name, part in self.parts.items()}
-        pseudo = [pseudo_labels(self.teacher, f, self.device) for f in target] if self.needs_pseudo_labels else []
+        pseudo = [pseudo_labels(self.teacher, f, self.device, self.unique)
+                  for f in target] if self.needs_pseudo_labels else []
 
         size = bundle.detector.input_size
         on_source = Batch(*detector_batch(source, bundle.classes, size, rng, WINDOW, self.device))
