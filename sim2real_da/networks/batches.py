@@ -16,7 +16,7 @@ from torch import Tensor
 from sim2real_da.networks.crops import CELL, coordinate_maps, crop_transform, cut
 from sim2real_da.networks.dense_pose import normalised_symmetries
 from sim2real_da.networks.detector import STRIDE, DetectorTargets, detector_targets
-from sim2real_da.networks.direct_pose import POINTS, crop_pose
+from sim2real_da.networks.direct_pose import crop_pose, surface_clouds, symmetric_turns
 from sim2real_da.networks.estimator import fit, to_tensor
 from sim2real_da.networks.pose import DenseTargets, DirectTargets, PoseNetwork, PoseTargets
 from sim2real_da.networks.pseudo_labels import PseudoLabels
@@ -162,18 +162,14 @@ class PoseBatcher:
         symmetries = np.stack([
             np.concatenate([normalised_symmetries(m), np.repeat(np.eye(4)[None, :3], count - len(m.symmetries), 0)])
             for m in models])  # (C, K, 3, 4)
-        turns = np.stack([
-            np.concatenate([m.symmetries[:, :3, :3], np.repeat(np.eye(3)[None], count - len(m.symmetries), 0)])
-            for m in models])  # (C, K, 3, 3)
         self.middles = np.stack([m.minimum + m.size / 2 for m in models])
         self.diameters = np.array([m.diameter for m in models])
         least = min(len(m.points) for m in models)
-        cloud = np.stack([(m.points[::max(len(m.points) // POINTS, 1)][:POINTS] - middle) / m.diameter
-                          for m, middle in zip(models, self.middles)])
-        self.symmetries, self.turns, self.cloud, self.points, self.half, self.middle = (
+        self.turns, self.cloud = symmetric_turns(models).to(self.device), surface_clouds(models).to(self.device)
+        self.symmetries, self.points, self.half, self.middle = (
             torch.from_numpy(np.asarray(a)).float().to(self.device) for a in (
-                symmetries, turns, cloud, np.stack([m.points[:least] for m in models]),
-                np.stack([m.size / 2 for m in models]), self.middles))
+                symmetries, np.stack([m.points[:least] for m in models]), np.stack([m.size / 2 for m in models]),
+                self.middles))
 
     def batch(
         self, frames: Sequence[LabelledFrame], rng: np.random.Generator, limit: int, least_visible: float = 0.25,

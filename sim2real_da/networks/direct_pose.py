@@ -157,6 +157,21 @@ def crop_pose(poses: NDArray[np.float64], cameras: NDArray[np.float64], transfor
     return rotations, (crop - (size - 1) / 2) / size, sizes
 
 
+def symmetric_turns(models: Sequence[ObjectModel]) -> Tensor:
+    """Return the rotations of each object's symmetries ``(C, K, 3, 3)``, padded by repeating the identity."""
+    count = max(len(m.symmetries) for m in models)
+    return torch.from_numpy(np.stack([
+        np.concatenate([m.symmetries[:, :3, :3], np.repeat(np.eye(3)[None], count - len(m.symmetries), 0)])
+        for m in models])).float()
+
+
+def surface_clouds(models: Sequence[ObjectModel]) -> Tensor:
+    """Return points of each object's surface around the middle of its box, in diameters, ``(C, N, 3)``."""
+    return torch.from_numpy(np.stack([
+        (m.points[::max(len(m.points) // POINTS, 1)][:POINTS] - (m.minimum + m.size / 2)) / m.diameter
+        for m in models])).float()
+
+
 def direct_loss(output: DirectOutput, targets: PoseTargets) -> dict[str, Tensor]:
     """Return the losses ``rotation``, ``centre``, ``size``, ``spread`` and ``class``.
 
