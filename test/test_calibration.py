@@ -22,10 +22,11 @@ from sim2real_da.evaluation import calibration
 from sim2real_da.evaluation.calibration import Errors, describe, fit, observe
 from sim2real_da.evaluation.command import Answer
 from sim2real_da.evaluation.pose_error import difference
-from sim2real_da.networks.bundle import Bundle, WeightsError, read_manifest, with_covariance_factors
+from sim2real_da.networks.bundle import Bundle, WeightsError, with_covariance_factors
 from sim2real_da.networks.crops import cell_centres, crop_transform
 from sim2real_da.networks.dense_pose import solve_pose
 from sim2real_da.networks.pose import scaled_covariance
+from sim2real_da.networks.weights_file import read_manifest
 from sim2real_da.samples import Detection, ObjectLabel, Pose
 
 
@@ -149,7 +150,7 @@ def test_factors_are_kept_in_the_weights_file():
 
 
 def test_a_file_from_before_there_were_factors_has_ones(monkeypatch):
-    from sim2real_da.networks import bundle as module
+    from sim2real_da.networks import weights_file as module
 
     bundle = Bundle.create({'box': box_model('box')})
     dumps = json.dumps

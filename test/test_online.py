@@ -12,8 +12,9 @@ import torch
 from helpers import CAMERA, box_model, frame, labelled_frame
 
 from sim2real_da.adaptation import average
-from sim2real_da.networks.bundle import Bundle, WeightsError, read_manifest
+from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
+from sim2real_da.networks.weights_file import read_manifest
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.gate import Gate, _Score
 from sim2real_da.online.learner import Learner

@@ -2,37 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Detector, pose network and the objects they know, as one versioned, checksummed safetensors file.
 
-The manifest (classes, objects, architecture, version, parent, recipe, checksum) is JSON in the file's metadata. The
-same bytes lie on disk and travel on the weights topic. No pickle is read or written.
+The manifest has classes, objects, architecture, version, parent and recipe, see
+:mod:`sim2real_da.networks.weights_file`. The same bytes lie on disk and travel on the weights topic.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from sim2real_da.networks.detector import Detector
 from sim2real_da.networks.pose import PoseNetwork, build_pose_network
+from sim2real_da.networks.weights_file import WeightsError, halved, pack, unpack, write_atomically
 from sim2real_da.samples import ObjectModel
-
-FORMAT = 'sim2real_da/1'
-LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be used: damaged, or made for other objects or another architecture."""
 
 
 @dataclass
@@ -102,19 +90,19 @@ class Bundle:
         tensors.update({f'objects.{m.name}.points': torch.from_numpy(np.array(m.points, dtype=np.float32))
                         for m in self.objects.values()})
         if half:
-            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+            tensors = halved(tensors)
         # a frozen backbone is the same in both networks: it is stored once
         for name in [k for k in tensors if k.startswith('pose.backbone.')]:
             twin = tensors.get(name.replace('pose.', 'detector.', 1))
             if twin is not None and twin.shape == tensors[name].shape and torch.equal(twin, tensors[name]):
                 del tensors[name]
         manifest = {
-            'format': FORMAT, 'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
+            'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
             'detector': self.detector.config, 'pose': self.pose.config, 'created': self.created,
-            'objects': [m.to_dict() for m in self.objects.values()], 'checksum': _checksum(tensors),
+            'objects': [m.to_dict() for m in self.objects.values()],
             'covariance_factors': list(self.covariance_factors),
         }
-        return save(tensors, metadata={'manifest': json.dumps(manifest)})
+        return pack(tensors, manifest)
 
     @classmethod
     def from_bytes(cls, data: bytes | bytearray | memoryview, like: Bundle | None = None) -> Bundle:
@@ -124,13 +112,7 @@ class Bundle:
         :raises WeightsError: truncated or damaged data, a wrong checksum, non-finite numbers, other classes or another
             architecture; the message says which
         """
-        manifest = read_manifest(data)
-        try:
-            tensors = load(bytes(data))
-        except (SafetensorError, ValueError, KeyError) as error:
-            raise WeightsError(f'weights: damaged or truncated ({error}); send or copy them again') from error
-        if _checksum(tensors) != manifest.get('checksum'):
-            raise WeightsError('weights: the checksum does not match the content; send or copy them again')
+        manifest, tensors = unpack(data, 'bundle')
         try:
             objects = {o['name']: ObjectModel.from_dict(o, tensors.pop(f'objects.{o["name"]}.points').float().numpy())
                        for o in manifest['objects']}
@@ -188,46 +170,10 @@ class Bundle:
             raise WeightsError(f'{path}: {error}') from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path``, flush it to the disk and rename it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
-    """Return the manifest alone, without reading a tensor.
-
-    :raises WeightsError: when this is not a weights file of this package
-    """
-    view = memoryview(data)
-    if len(view) < 8:
-        raise WeightsError(f'weights: {len(view)} bytes are no safetensors file')
-    length = int.from_bytes(view[:8], 'little')
-    if len(view) > LARGEST or length > len(view) - 8:
-        raise WeightsError(f'weights: truncated or oversized ({len(view)} bytes, header of {length})')
-    try:
-        header = json.loads(bytes(view[8:8 + length]))
-        manifest = json.loads(header['__metadata__']['manifest'])
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError('weights: no sim2real_da manifest in the file; was it made by this package?') from error
-    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
-        found = manifest.get('format') if isinstance(manifest, dict) else manifest
-        raise WeightsError(f'weights: format {found!r}, expected {FORMAT!r}')
-    return manifest
-
-
 def with_covariance_factors(data: bytes, factors: tuple[float, float]) -> bytes:
     """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones."""
-    manifest = read_manifest(data) | {'covariance_factors': list(factors)}
-    return save(load(data), metadata={'manifest': json.dumps(manifest)})
+    manifest, tensors = unpack(data, 'bundle')
+    return pack(tensors, manifest | {'covariance_factors': list(factors)})
 
 
 def _factors(manifest: dict[str, Any]) -> tuple[float, float]:
@@ -239,13 +185,3 @@ def _factors(manifest: dict[str, Any]) -> tuple[float, float]:
     if not (0 < translation < math.inf and 0 < rotation < math.inf):
         raise ValueError(f'covariance_factors {translation} {rotation}, expected positive numbers')
     return translation, rotation
-
-
-def _checksum(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and content in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()

@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sim2real_da.networks.bundle import Bundle, read_manifest
+from torch import nn
+
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier_weights import load_classifier
+from sim2real_da.networks.weights_file import kind_of, manifest_of
 from sim2real_da.resources import weights_file
 
 
@@ -26,23 +30,35 @@ def run(options: argparse.Namespace) -> None:
     :raises WeightsError: for a file that is missing, damaged or not one of this package
     """
     path = Path(options.file) if Path(options.file).suffix else weights_file(options.file)
-    bundle = Bundle.load(path)
-    manifest: dict[str, Any] = read_manifest(path.read_bytes())
+    manifest = manifest_of(path)
+    lines = {'file': f'{path} ({path.stat().st_size / 1e6:.1f} MB, checksum right)'}
+    lines |= _classifier(path, manifest) if kind_of(manifest) == 'classifier' else _bundle(path, manifest)
     if options.json:
         sys.stdout.write(json.dumps(manifest, indent=2) + '\n')
         return
-    networks = {name: sum(p.numel() for p in network.parameters())
-                for name, network in (('detector', bundle.detector), ('pose', bundle.pose))}
-    lines = {
-        'file': f'{path} ({path.stat().st_size / 1e6:.1f} MB, checksum right)',
-        'version': f'{bundle.version} (parent {bundle.parent}), recipe {bundle.recipe}',
-        'note': bundle.note or '-',
-        'classes': ', '.join(f'{m.name}{" (symmetric)" if m.symmetric else ""}' for m in bundle.objects.values()),
-        **{name: f'{count / 1e6:.2f} million parameters, {_config(manifest[name])}'
-           for name, count in networks.items()},
-    }
     for key, value in lines.items():
         sys.stdout.write(f'{key + ":":10} {value}\n')
+
+
+def _bundle(path: Path, manifest: dict[str, Any]) -> dict[str, str]:
+    bundle = Bundle.load(path)
+    networks = {name: _size(network, manifest[name])
+                for name, network in (('detector', bundle.detector), ('pose', bundle.pose))}
+    return {'version': f'{bundle.version} (parent {bundle.parent}), recipe {bundle.recipe}', 'note': bundle.note or '-',
+            'classes': ', '.join(f'{m.name}{" (symmetric)" if m.symmetric else ""}' for m in bundle.objects.values()),
+            **networks}
+
+
+def _classifier(path: Path, manifest: dict[str, Any]) -> dict[str, str]:
+    network, _ = load_classifier(path)
+    config = {k: v for k, v in network.config.items() if k != 'names'}
+    return {'recipe': manifest['recipe'], 'note': manifest['note'] or '-',
+            'classes': ', '.join(network.config['names']) or str(config['classes']),
+            'classifier': _size(network, config)}
+
+
+def _size(network: nn.Module, config: dict[str, Any]) -> str:
+    return f'{sum(p.numel() for p in network.parameters()) / 1e6:.2f} million parameters, {_config(config)}'
 
 
 def _config(values: dict[str, Any]) -> str:

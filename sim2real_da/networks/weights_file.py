@@ -1,0 +1,120 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Networks as one checksummed safetensors file that says what is in it.
+
+The manifest is JSON in the file's metadata: format, kind ('bundle': detector and pose network; 'classifier'),
+checksum, and what the kind needs. No pickle is read or written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+FORMAT = 'sim2real_da/1'
+LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be used: damaged, or made for other objects or another architecture."""
+
+
+def pack(tensors: dict[str, torch.Tensor], manifest: dict[str, Any]) -> bytes:
+    """Return the file of these tensors (on the CPU); format and checksum are added to the manifest."""
+    whole = manifest | {'format': FORMAT, 'checksum': checksum(tensors)}
+    return save(tensors, metadata={'manifest': json.dumps(whole)})
+
+
+def unpack(data: bytes | bytearray | memoryview, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return manifest and tensors.
+
+    :param kind: 'bundle' or 'classifier'
+    :raises WeightsError: for another kind, truncated or damaged data, a wrong checksum
+    """
+    manifest = read_manifest(data)
+    if kind_of(manifest) != kind:
+        raise WeightsError(f'weights: a {kind_of(manifest)}, expected a {kind}')
+    try:
+        tensors = load(bytes(data))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f'weights: damaged or truncated ({error}); send or copy them again') from error
+    if checksum(tensors) != manifest.get('checksum'):
+        raise WeightsError('weights: the checksum does not match the content; send or copy them again')
+    return manifest, tensors
+
+
+def kind_of(manifest: dict[str, Any]) -> str:
+    """Return what a manifest describes; the first files, all bundles, did not say."""
+    return str(manifest.get('kind', 'bundle'))
+
+
+def halved(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return floating-point tensors in 16 bits, for shipping."""
+    return {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to a temporary file beside ``path``, flush it to the disk and rename it."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
+    """Return the manifest alone, without reading a tensor.
+
+    :raises WeightsError: when this is not a weights file of this package
+    """
+    view = memoryview(data)
+    if len(view) < 8:
+        raise WeightsError(f'weights: {len(view)} bytes are no safetensors file')
+    length = int.from_bytes(view[:8], 'little')
+    if len(view) > LARGEST or length > len(view) - 8:
+        raise WeightsError(f'weights: truncated or oversized ({len(view)} bytes, header of {length})')
+    try:
+        header = json.loads(bytes(view[8:8 + length]))
+        manifest = json.loads(header['__metadata__']['manifest'])
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError('weights: no sim2real_da manifest in the file; was it made by this package?') from error
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        found = manifest.get('format') if isinstance(manifest, dict) else manifest
+        raise WeightsError(f'weights: format {found!r}, expected {FORMAT!r}')
+    return manifest
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """Return the manifest of a file.
+
+    :raises WeightsError: when it is missing or not a weights file of this package; the message starts with its name
+    """
+    if not path.is_file():
+        raise WeightsError(f'{path}: no such weights file')
+    try:
+        return read_manifest(path.read_bytes())
+    except WeightsError as error:
+        raise WeightsError(f'{path}: {error}') from error
+
+
+def checksum(tensors: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, types, shapes and content in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
