@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sim2real_da.objectives import Batch, Outputs, joint_pass
+from sim2real_da.objectives.dann import learning_rate_factor
 from sim2real_da.recipes import Recipe
 
 GRADIENT_NORM = 10.0
@@ -35,11 +36,15 @@ def average(teacher: nn.Module, student: nn.Module, decay: float, step: int) -> 
             mine.copy_(other)
 
 
-def schedule(step: int, steps: int, warm_up: int) -> float:
-    """Return the factor on the learning rate: linear over the warm-up, then half a cosine wave down to 0."""
+def schedule(step: int, steps: int, warm_up: int, kind: str = 'cosine') -> float:
+    """Return the factor on the learning rate: linear over the warm-up, then it falls.
+
+    :param kind: 'cosine', half a wave down to 0, or 'dann', (1 + 10 p)^-0.75
+    """
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * min((step - warm_up) / max(steps - warm_up, 1), 1.0)))
+    progress = min((step - warm_up) / max(steps - warm_up, 1), 1.0)
+    return learning_rate_factor(progress) if kind == 'dann' else 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Adaptation:
@@ -48,8 +53,8 @@ class Adaptation:
     :param network: trained in place
     :param kind: 'detector', 'pose' or 'classifier'
     :param teacher: a copy to average into; default: one is made
-    :param steps: length of an offline run, at the recipe's offline pace: rates rise over its warm-up and fall as half a
-        cosine wave; None: online, at a constant rate, for a stream has no known end
+    :param steps: length of an offline run, at the recipe's offline pace: rates rise over its warm-up and fall by its
+        schedule; None: online, at a constant rate or annealed by steps, for a stream has no known end
     """
 
     def __init__(self, network: nn.Module, kind: str, recipe: Recipe, teacher: nn.Module | None = None,
@@ -90,7 +95,7 @@ class Adaptation:
         # a pass that is not finite spoils the running statistics, too
         self._statistics = [b.clone() for b in self.network.buffers()]
         self._outputs, losses = joint_pass(
-            self.network, self.objectives, source, target, self.step_count, self.teacher)
+            self.network, self.objectives, source, target, self.step_count, self.teacher, self.steps)
         return losses
 
     def backward(self, losses: dict[str, Tensor]) -> bool:
@@ -114,11 +119,10 @@ class Adaptation:
 
     def apply(self) -> dict[str, float]:
         """Take the step that :meth:`backward` prepared, let players play, move the teacher; return what to watch."""
-        if self.steps is not None:
-            factor = schedule(self.step_count, self.steps, self.recipe.offline.warm_up)
-            for optimiser, peaks in zip(self.optimisers, self._peaks):
-                for group, peak in zip(optimiser.param_groups, peaks):
-                    group['lr'] = peak * factor
+        factor = self._rate()
+        for optimiser, peaks in zip(self.optimisers, self._peaks):
+            for group, peak in zip(optimiser.param_groups, peaks):
+                group['lr'] = peak * factor
         for optimiser in self.optimisers:
             optimiser.step()
         watched: dict[str, float] = {}
@@ -130,6 +134,15 @@ class Adaptation:
         average(self.teacher, self.network, self.ema, self.step_count)
         self.step_count += 1
         return watched
+
+    def _rate(self) -> float:
+        """Return the factor on the learning rates of this step."""
+        if self.steps is not None:
+            offline = self.recipe.offline
+            return schedule(self.step_count, self.steps, offline.warm_up, offline.schedule)
+        if self.recipe.annealing is not None:
+            return learning_rate_factor(self.step_count / self.recipe.annealing)
+        return 1.0
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, float]:
         """Train once and return losses and metrics by name; a step that is not finite changes nothing."""

@@ -15,6 +15,7 @@ from sim2real_da.objectives import OBJECTIVES, Objective
 from sim2real_da.resources import config_folder
 
 NETWORKS = ('detector', 'pose', 'classifier')
+SCHEDULES = ('cosine', 'dann')
 
 
 class RecipeError(ValueError):
@@ -25,7 +26,8 @@ class RecipeError(ValueError):
 class Offline:
     """Pace of adaptation on stored pictures, where nothing has to keep up with a camera.
 
-    :param learning_rate: AdamW, falling as half a cosine wave
+    :param learning_rate: AdamW, falling by the schedule
+    :param schedule: 'cosine', half a wave down to 0, or 'dann', DANN's annealing mu_p
     :param batch: pictures of a step and domain
     :param warm_up: steps over which the rate rises from 0
     :param ema: decay of the averaged teacher
@@ -37,6 +39,12 @@ class Offline:
     warm_up: int = 0
     ema: float = 0.99
     averaged: bool = True
+    schedule: str = 'cosine'
+
+    def __post_init__(self) -> None:
+        """Check what has few values."""
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f'schedule {self.schedule!r}: expected one of {SCHEDULES}')
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,7 @@ class Recipe:
     :param source_frames: simulated frames of a step
     :param target_frames: real frames of a step
     :param crops: crops of a step and domain
+    :param annealing: steps that stand for progress 1 of DANN's learning-rate annealing; None: a constant rate
     """
 
     name: str
@@ -63,13 +72,20 @@ class Recipe:
     source_frames: int = 4
     target_frames: int = 4
     crops: int = 16
+    annealing: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what has few values."""
+        if self.annealing is not None and self.annealing < 1:
+            raise ValueError(f'annealing {self.annealing}: expected a number of steps')
 
     def build(self, network: str, channels: tuple[int, ...]) -> list[Objective]:
         """Return fresh objectives for one network.
 
         :param network: 'detector', 'pose' or 'classifier'
         :param channels: of its feature maps
-        :raises RecipeError: for an option that an objective does not have, or a network the recipe does not train
+        :raises RecipeError: for an option that an objective does not have or cannot take, or a network the recipe does
+            not train
         """
         if network not in self.objectives:
             raise RecipeError(f'recipe {self.name}: nothing for the {network}, only for {sorted(self.objectives)}')
@@ -77,7 +93,7 @@ class Recipe:
         for name, options in self.objectives[network]:
             try:
                 built.append(OBJECTIVES[name](channels, **options))
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise RecipeError(f'recipe {self.name}: {network}: {name}: {error}') from error
         return built
 
@@ -114,7 +130,7 @@ def load_recipe(name: str | Path) -> Recipe:
         section = 'learner'
         return Recipe(path.stem, str(content.get('description', '')), objectives, offline,
                       **(content.get('learner') or {}))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise RecipeError(f'recipe {path}: {section}: {error}') from error
 
 

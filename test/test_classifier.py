@@ -79,3 +79,16 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path):
 def test_schedule_closed_form():
     assert schedule(0, 100, 10) == 0.1 and schedule(9, 100, 10) == 1
     assert schedule(10, 100, 10) == 1 and schedule(55, 100, 10) == pytest.approx(0.5) and schedule(100, 100, 10) == 0
+
+
+def test_self_training_counts_pseudo_labels_by_their_weights():
+    torch.manual_seed(0)
+    network, target = Classifier(3, hidden=16), batch(4, labelled=False)
+    run = Adaptation(network, 'classifier', load_recipe('self_training'), steps=2000)
+    run.step_count = 1999  # the ramp is over
+    reports = []
+    for weight in (torch.ones(4), torch.zeros(4)):
+        target.targets = ClassTargets(torch.tensor([0, 1, 2, 0]), weight)
+        reports.append({k: float(v.detach()) for k, v in run.losses(batch(), target).items()})
+        run.restore()
+    assert reports[0]['target_class'] > 0.1 and reports[1]['target_class'] == 0

@@ -44,6 +44,7 @@ class Outputs:
     :param network: the network itself, for objectives that run it on something else
     :param teacher: its average over time, in evaluation mode; None where nobody keeps one
     :param batches: source and target batch the pass was made of
+    :param steps: length of the run, for schedules over its progress; None for a stream, which has no known end
     """
 
     source: NetworkOutput
@@ -57,6 +58,7 @@ class Outputs:
     network: nn.Module | None = None
     teacher: nn.Module | None = None
     batches: tuple[Batch, Batch | None] | None = field(default=None, repr=False)
+    steps: int | None = None
 
 
 class Objective(nn.Module):
@@ -104,7 +106,7 @@ class Objective(nn.Module):
 
 def joint_pass(
     network: nn.Module, objectives: Sequence[Objective], source: Batch, target: Batch | None, step: int,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | None = None, steps: int | None = None,
 ) -> tuple[Outputs, dict[str, Tensor]]:
     """Run the network once over source, adapted source and target samples and return all losses.
 
@@ -112,6 +114,7 @@ def joint_pass(
     normalise each domain by itself while training and then publish statistics that fit neither.
 
     :param target: None when nothing of the target is to be seen
+    :param steps: length of the run where it has one
     :raises ValueError: without labels of the source
     """
     if source.targets is None:
@@ -129,7 +132,7 @@ def joint_pass(
     outputs = Outputs(
         output.rows(0, first), source.targets, [f[:last] for f in output.features], first, step,
         output.rows(first, last) if target is not None else None, target.targets if target is not None else None,
-        output.rows(last) if changed else None, network, teacher, (source, target))
+        output.rows(last) if changed else None, network, teacher, (source, target), steps)
     losses: dict[str, Tensor] = {}
     for objective in objectives:
         losses.update(objective.losses(outputs))

@@ -10,16 +10,21 @@ identity forward and multiplies the gradient by -lambda backward, so that one mi
 trains d to tell the domains apart and f to make that hard. **Sign**: the domain loss is *added*; the minus sign is in
 R alone. Lambda acts only on what reaches f; the discriminator always learns at its full rate.
 
-Schedule: lambda = high * (2 / (1 + exp(-10 p)) - 1). The paper's p is the progress of a run of known length; a stream
-has no end, so p = step / steps, not capped (the curve saturates by itself).
+Schedules: lambda = high * (2 / (1 + exp(-10 p)) - 1), and the learning rate mu = mu_0 / (1 + 10 p)^0.75. The paper's p
+is the progress of a run of known length (``steps=None``); a stream has no end, so there p = step / steps, not capped:
+lambda saturates by itself, mu goes on falling slowly. The learning rate is the recipe's: ``schedule: dann`` where a run
+has an end, ``annealing: steps`` where it has none.
 
 Dense form: d is a 1x1 convolutional head at every location of the maps of strides 8 and 16, without batch
 normalisation, with noise and dropout on its input (as PixelDA's discriminator), so that it does not win at once.
+Instance form, for the detector: the same head on the mean inside each object's box (as in Chen et al., Domain Adaptive
+Faster R-CNN, CVPR 2018): labelled boxes of the source, detected ones of the target.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.objectives.base import Objective, Outputs
+from sim2real_da.objectives.features import check_levels, has_target, vectors
 
 
 class _Reverse(torch.autograd.Function):
@@ -75,38 +81,60 @@ class MapDiscriminator(nn.Module):
 
 
 class Dann(Objective):
-    """Feature-level domain adversary on the maps of strides 8 and 16.
+    """Domain adversary on the network's feature maps (the detector's are those of strides 8 and 16).
 
     :param channels: channels of the network's feature maps
     :param weight: of the domain loss
     :param high: where lambda ends
-    :param steps: learner steps that stand for progress 1 in the schedule
+    :param steps: learner steps that stand for progress 1 in the schedule; None: the length of the run
+    :param levels: what the discriminators look at, see :data:`.features.LEVELS`; all places of a map at 'location'
     """
 
     needs_target = True
 
-    def __init__(self, channels: tuple[int, ...], weight: float = 1.0, high: float = 0.1, steps: int = 10000) -> None:
+    def __init__(self, channels: tuple[int, ...], weight: float = 1.0, high: float = 0.1, steps: int | None = 10000,
+                 levels: Sequence[str] = ('location',)) -> None:
         super().__init__()
-        self.weight, self.high, self.steps = weight, high, steps
-        self.discriminators = nn.ModuleList(MapDiscriminator(c) for c in channels)
+        self.weight, self.high, self.steps, self.levels = weight, high, steps, check_levels(levels)
+        self.discriminators = nn.ModuleList(MapDiscriminator(c) for _ in self.levels for c in channels)
         self._metrics: dict[str, float] = {}
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return ``domain``: mean binary cross entropy over both maps, source = 1, target = 0, domains weighted alike.
+        """Return ``domain``: mean binary cross entropy over levels and maps, source = 1, target = 0, domains weighted
+        alike.
 
         Nothing when the pass held no target sample (the teacher found no object to crop).
+
+        :raises ValueError: when lambda shall follow the progress of a run that has no known length
         """
-        if outputs.source_count == len(outputs.features[0]):
+        if not has_target(outputs):
             return {}
-        strength = reversal_strength(outputs.step / self.steps, self.high)
+        steps = self.steps or outputs.steps
+        if not steps:
+            raise ValueError('dann: a stream has no known end; expected steps, the number that stands for progress 1')
+        strength = reversal_strength(outputs.step / steps, self.high)
         losses, right = [], []
-        for features, discriminator in zip(outputs.features, self.discriminators):
+        for (features, count), discriminator in zip(self._maps(outputs), self.discriminators):
+            if not 0 < count < len(features):
+                continue  # no instance in one of the domains
             logits = discriminator(reverse_gradient(features, strength))
-            source, target = logits[:outputs.source_count], logits[outputs.source_count:]
+            source, target = logits[:count], logits[count:]
             losses.append((F.softplus(-source).mean() + F.softplus(target).mean()) / 2)
             right.append(((source > 0).float().mean() + (target <= 0).float().mean()) / 2)
+        if not losses:
+            return {}
         self._metrics = {'lambda': strength, 'domain_accuracy': float(torch.stack(right).mean())}
         return {'domain': self.weight * torch.stack(losses).mean()}
+
+    def _maps(self, outputs: Outputs) -> list[tuple[Tensor, int]]:
+        """Return maps ``(B, C, h, w)``, source first, and how many of their rows are source."""
+        maps: list[tuple[Tensor, int]] = []
+        for level in self.levels:
+            if level == 'location':
+                maps += [(features, outputs.source_count) for features in outputs.features]
+            else:
+                maps += [(torch.cat(pair)[:, :, None, None], len(pair[0])) for pair in vectors(outputs, level)]
+        return maps
 
     def metrics(self) -> dict[str, float]:
         """Return lambda and the discriminators' accuracy; 0.5 means that they cannot tell the domains apart."""
