@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +21,8 @@ from sim2real_da.data.bop import BopDataset
 from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.estimator import Estimator
-from sim2real_da.online.session import AdaptationSession
-from sim2real_da.online.store import WeightStore
-from sim2real_da.recipes import load_recipe
-from sim2real_da.samples import Frame, LabelledFrame
+from sim2real_da.online.stored import adapt
+from sim2real_da.samples import LabelledFrame
 
 KEYS = ('ap50', 'ap', 'recall', 'adds_recall', 'bop_ar', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m')
 
@@ -37,39 +33,6 @@ def score(bundle: Bundle, frames: list[LabelledFrame], device: str) -> dict[str,
     found = [estimator.estimate(f.frame.image, f.frame.intrinsics) for f in frames]
     result = evaluate([f.labels for f in frames], found, bundle.objects, [f.frame.intrinsics for f in frames])
     return {key: result[key] for key in KEYS}
-
-
-def adapt(
-    bundle: Bundle, recipe: str, seed: int, source: list[LabelledFrame], target: list[Frame], *, steps: int,
-    holdout: int, gate_every: int = 25, tolerance: float = 0.01, device: str = 'cpu',
-) -> tuple[Bundle, dict[str, float]]:
-    """Run one arm from a source model; return what is published at its end and how it went.
-
-    :param source: simulated frames; the first ``holdout`` are the gate's
-    :param target: real frames; a type that carries no labels
-    """
-    begin = time.monotonic()
-    rng = np.random.default_rng(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        session = AdaptationSession(
-            bundle.copy(), load_recipe(recipe), WeightStore(folder), device=device, seed=seed, holdout=holdout,
-            gate_every=gate_every, max_steps=steps, tolerance=tolerance)
-        for frame in source[:holdout]:
-            session.add_source(frame)
-        for i in rng.permutation(np.arange(holdout, len(source)))[:200]:
-            session.add_source(source[i])
-        for i in rng.permutation(len(target)):
-            session.add_target(target[i])
-        while session.state == 'adapting':
-            session.work()
-            if session.step % 25 == 0:
-                logging.info('%s seed %d step %d: %s', recipe, seed, session.step, {
-                    k: round(v, 3) for k, v in session.metrics.items() if '/' in k and 'error' not in k})
-        if session.state != 'done':
-            raise RuntimeError(f'{recipe}: {session.state}: {session.reason}')
-        return session.current().copy(), {
-            'promotions': session.promotions, 'rejections': session.rejections,
-            'seconds': round(time.monotonic() - begin, 1)}
 
 
 def spread(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:

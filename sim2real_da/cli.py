@@ -18,9 +18,11 @@ from collections.abc import Sequence
 COMMANDS = {
     'models': ('sim2real_da.simulation.models', 'make a models folder for the other commands from CAD meshes'),
     'render': ('sim2real_da.simulation.render', 'write labelled simulated frames in BOP layout'),
+    'adapt': ('sim2real_da.adapt', 'adapt to unlabelled pictures: folders of classes, .npz files or BOP data'),
     'train': ('sim2real_da.training', 'train source models from rendered frames'),
     'evaluate': ('sim2real_da.evaluation.command', 'score weights on a data set with ground truth'),
     'calibrate': ('sim2real_da.evaluation.calibration', 'make the covariances of poses as large as their errors are'),
+    'benchmark': ('sim2real_da.benchmark', 'measure techniques in rows, over seeds'),
     'report': ('sim2real_da.evaluation.report', "write report.html from the files of a run's folder"),
     'export': ('sim2real_da.networks.export', 'write the networks as ONNX files for other runtimes'),
     'weights': ('sim2real_da.networks.describe', 'show what a weights file says about itself'),

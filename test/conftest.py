@@ -39,11 +39,27 @@ def seeds() -> None:
         sys.modules['torch'].manual_seed(0)
 
 
+def shared_data(name: str, what: str) -> Path:
+    """Return a folder of the shared data, which is not part of the repository; skip the test where it is absent."""
+    folder = Path(os.environ.get('SIM2REAL_DATA', REPO.parent / 'shared' / 'data')) / name
+    if not folder.is_dir():
+        pytest.skip(f'no {what} data at {folder}; set SIM2REAL_DATA to the folder that has {name}/')
+    return folder
+
+
 @pytest.fixture(scope='session')
 def lmo() -> Path:
-    """The LineMOD-Occluded data set in BOP layout; it is not part of the repository."""
-    data = Path(os.environ.get('SIM2REAL_DATA', REPO.parent / 'shared' / 'data'))
-    folder = data / 'lmo'
-    if not folder.is_dir():
-        pytest.skip(f'no LineMOD-Occluded data at {folder}; set SIM2REAL_DATA to the folder that has lmo/')
-    return folder
+    """The LineMOD-Occluded data set in BOP layout."""
+    return shared_data('lmo', 'LineMOD-Occluded')
+
+
+@pytest.fixture(scope='session')
+def digits_data() -> Path:
+    """MNIST, USPS and photographs."""
+    return shared_data('digits', 'digits')
+
+
+@pytest.fixture(scope='session')
+def gtsrb_data() -> Path:
+    """Templates of traffic signs and real crops."""
+    return shared_data('gtsrb', 'traffic-sign')

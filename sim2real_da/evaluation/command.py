@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from sim2real_da.data.bop import BopDataset
+from sim2real_da.data.pictures import load
 from sim2real_da.evaluation.bop_csv import write_csv
+from sim2real_da.evaluation.classification import accuracy
 from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.evaluation.report import METRICS, Metric
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier_weights import load_classifier
 from sim2real_da.networks.estimator import Estimator
+from sim2real_da.networks.weights_file import kind_of, manifest_of
 from sim2real_da.resources import weights_file
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
 
@@ -51,7 +55,9 @@ class Answer:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sim2real_da evaluate``."""
     parser.add_argument('--weights', required=True, help="weights file, or the name of shipped ones ('tools')")
-    parser.add_argument('--data', required=True, help="BOP data set, or 'surrogate' for the built-in surrogate world")
+    parser.add_argument('--data', required=True,
+                        help="BOP data set, or 'surrogate' for the built-in surrogate world; for a classifier an .npz "
+                        'file with the arrays images and labels, or a folder of class sub-folders')
     parser.add_argument('--split', default='test', help='split of the BOP data set (default: test)')
     parser.add_argument('--ids', type=Path, help='text file with the frame ids to score, separated by white space')
     parser.add_argument('--count', type=int, default=40, help='frames of the surrogate world (default: 40)')
@@ -66,7 +72,10 @@ def run(options: argparse.Namespace) -> None:
 
     :raises ValueError: for data without ground truth, ids that are not there, weights that cannot be used
     """
-    bundle = Bundle.load(weights_path(options.weights))
+    path = weights_path(options.weights)
+    if path.is_file() and kind_of(manifest_of(path)) == 'classifier':
+        return _run_classifier(path, options)
+    bundle = Bundle.load(path)
     dataset = None
     if options.data == 'surrogate':
         if options.csv:
@@ -87,6 +96,23 @@ def run(options: argparse.Namespace) -> None:
         write_json(options.json, {**about, **result})
     if options.csv and dataset:
         write_csv(options.csv, dataset, ((a.frame_id, a.detections, a.seconds) for a in answers))
+
+
+def _run_classifier(path: Path, options: argparse.Namespace) -> None:
+    network, manifest = load_classifier(path, options.device)
+    if options.csv or options.ids:
+        raise ValueError(f'{path}: a classifier; --csv and --ids are for detector and pose network')
+    try:
+        result = accuracy(network, load(options.data, None if options.data.endswith('.npz') else network.size))
+    except ValueError as error:
+        raise ValueError(f'{options.data}: {error}') from error
+    write = sys.stdout.write
+    write(f'{"Accuracy":22} {result["accuracy"]:.4f} of {result["pictures"]} pictures\n')
+    if result['pictures_all'] != result['pictures']:
+        write(f'{"Accuracy, all classes":22} {result["accuracy_all"]:.4f} of {result["pictures_all"]} pictures\n')
+    if options.json:
+        write_json(options.json, {'weights': options.weights, 'recipe': manifest['recipe'], 'data': options.data,
+                                  **result})
 
 
 def weights_path(name: str) -> Path:

@@ -1,0 +1,112 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""``sim2real_da adapt``: own data in one command.
+
+Pictures with classes (folders of class sub-folders, ``.npz`` files): a classifier is trained on the source and adapted
+to the target. BOP data: detector and pose network of a weights file are adapted as the robot's session would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sim2real_da.data.bop import BopDataset
+from sim2real_da.data.pictures import Pictures, load
+from sim2real_da.evaluation.classification import accuracy
+from sim2real_da.evaluation.provenance import commit
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier import Classifier
+from sim2real_da.networks.classifier_weights import load_classifier, save_classifier
+from sim2real_da.offline import adapt
+from sim2real_da.online import stored
+from sim2real_da.recipes import load_recipe
+
+LOG = logging.getLogger(__name__)
+HELD_OUT = 10  # every so many source pictures are kept back to see whether training worked
+HELD_OUT_FRAMES = 24  # simulated frames for the gate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``sim2real_da adapt``."""
+    parser.add_argument('--recipe', required=True, help='name of a recipe, or a YAML file')
+    parser.add_argument('--source', type=Path, required=True,
+                        help='labelled: folder of class sub-folders, .npz file, or BOP set with the split train')
+    parser.add_argument('--target', type=Path, required=True,
+                        help='labels are not read: folder of pictures, .npz file, or BOP set')
+    parser.add_argument('--out', type=Path, required=True, help='weights file to write (.safetensors)')
+    parser.add_argument('--start', type=Path, help='weights to start from; BOP data need some')
+    parser.add_argument('--size', type=int, default=32, help='side that pictures are brought to (default: 32)')
+    parser.add_argument('--steps', type=int, help='of adaptation (default: 2000, BOP data 150)')
+    parser.add_argument('--source-steps', type=int, default=2000, help='of training on the source (default: 2000)')
+    parser.add_argument('--split', default='test', help='split of a BOP target (default: test)')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads (0: as torch chooses)')
+
+
+def run(options: argparse.Namespace) -> None:
+    """Adapt as asked for on the command line and write the weights.
+
+    :raises ValueError: for data, weights or a recipe that cannot be used; the message names the file
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    kinds = [_is_bop(path) for path in (options.source, options.target)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f'{options.source} and {options.target}: one is BOP data and the other is not; expected '
+                         'two of a kind')
+    _frames(options) if kinds[0] else _pictures(options)
+    LOG.info('wrote %s; sim2real_da evaluate --weights %s --data LABELLED scores it', options.out, options.out)
+
+
+def _is_bop(path: Path) -> bool:
+    return path.is_dir() and any(path.glob('*/*/scene_camera.json'))
+
+
+def _pictures(options: argparse.Namespace) -> None:
+    recipe = load_recipe(options.recipe)
+    network = load_classifier(options.start, options.device)[0] if options.start else None
+    size = network.size if network is not None else options.size
+    source, target = load(options.source, size), load(options.target, size)
+    if source.labels is None:
+        raise ValueError(f'{options.source}: no labels; expected a sub-folder for each class, or an array labels')
+    names = source.names or tuple(str(n) for n in range(int(source.labels.max()) + 1))
+    if network is not None and list(names) != network.config['names']:
+        raise ValueError(f'{options.start}: made for the classes {network.config["names"]}, {options.source} has '
+                         f'{list(names)}')
+    apart = np.random.default_rng(0).permutation(len(source)) % HELD_OUT == 0
+    held_out = Pictures(source.images[apart], source.labels[apart], names)
+    training = Pictures(source.images[~apart], source.labels[~apart], names)
+    if network is None:
+        torch.manual_seed(options.seed)
+        fresh = Classifier(len(names), size, (16, 32, 64) if size >= 32 else (16, 32), names=names).to(options.device)
+        network = adapt(fresh, load_recipe('source_continued'), training, None, options.source_steps,
+                        options.seed).network
+    LOG.info('held-out source pictures before: %.3f right', accuracy(network, held_out)['accuracy'])
+    steps = options.steps or 2000
+    made = adapt(network, recipe, training, target.images, steps, options.seed).network
+    LOG.info('held-out source pictures after: %.3f right', accuracy(made, held_out)['accuracy'])
+    created = {'source': options.source.name, 'target': options.target.name, 'steps': steps, 'seed': options.seed,
+               'commit': commit()}
+    save_classifier(options.out, made, recipe.name, f'{options.source.name} to {options.target.name}', created)
+
+
+def _frames(options: argparse.Namespace) -> None:
+    if not options.start:
+        raise ValueError('--start: BOP data need weights to start from; train some with sim2real_da train')
+    bundle = Bundle.load(options.start)
+    simulation, real = BopDataset(options.source, 'train'), BopDataset(options.target, options.split)
+    if not simulation.has_ground_truth or len(simulation.ids()) <= HELD_OUT_FRAMES:
+        raise ValueError(f'{options.source}: expected more than {HELD_OUT_FRAMES} rendered frames with ground truth '
+                         '(sim2real_da render)')
+    source = [simulation.frame(i) for i in simulation.ids()[:HELD_OUT_FRAMES + 300]]
+    target = [real.frame(i).frame for i in real.ids()]  # frames carry no labels
+    made, course = stored.adapt(bundle, options.recipe, options.seed, source, target, steps=options.steps or 150,
+                                holdout=HELD_OUT_FRAMES, device=options.device)
+    LOG.info('%d candidates passed the gate, %d did not', course['promotions'], course['rejections'])
+    made.save(options.out)

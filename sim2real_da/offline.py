@@ -1,0 +1,186 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""The offline loop for classifiers: labelled source pictures, unlabelled target pictures, a recipe, an adapted network.
+
+Target pictures come as a bare array, which cannot carry labels. Where an objective wants the teacher's labels, the
+teacher looks at the pictures as they are and the student at changed copies (place, scale, turn, light, noise).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from sim2real_da.adaptation import Adaptation
+from sim2real_da.data.pictures import Pictures
+from sim2real_da.networks.classifier import Classifier, ClassTargets
+from sim2real_da.objectives import Batch
+from sim2real_da.recipes import Recipe
+
+LOG = logging.getLogger(__name__)
+SURE = 0.95  # the teacher's probability from which its label counts (FixMatch, Sohn et al., NeurIPS 2020)
+LABELLED_SHARE = 0.25  # of a target batch, where a few target pictures are labelled
+REPORTS = 20  # a run's course has about so many entries
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What a run made.
+
+    :param network: the averaged teacher or the network itself, as the recipe says; in evaluation mode
+    :param course: losses and metrics on the way, means since the last entry, with ``step``
+    """
+
+    network: Classifier
+    course: list[dict[str, float]]
+    seconds: float
+
+
+def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray[np.uint8] | None, steps: int,
+          seed: int = 0, labelled: Pictures | None = None) -> Adapted:
+    """Train a classifier by a recipe, on the device where it is.
+
+    Steps that are not finite change nothing; a run of such steps only is an error.
+
+    :param network: where to start; it is trained in place
+    :param source: labelled
+    :param target: uint8 RGB ``(N, H, W, 3)``; None for recipes that do not look at any
+    :param seed: of batches, changes, and of the objectives' players; sets torch's generator
+    :param labelled: a few labelled target pictures (semi-supervised), with the source's class numbers; a quarter of
+        each target batch is of them, for objectives that learn from labels of the target
+    :raises ValueError: for pictures without labels or with other classes, a missing target, sizes that do not match
+    """
+    torch.manual_seed(seed)
+    device = next(network.parameters()).device
+    run = Adaptation(network, 'classifier', recipe, steps=steps)
+    _check(network, recipe, run, source, target, labelled)
+    count = recipe.offline.batch
+    sources = _labelled_batches(source, count, [seed, 0], device)
+    few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
+    targets = None
+    if run.needs_target and target is not None:
+        targets = _batches(target, count - few, [seed, 1], device)
+    known = _labelled_batches(labelled, few, [seed, 2], device) if labelled is not None else None
+    course: list[dict[str, float]] = []
+    recent: list[dict[str, float]] = []
+    begin, skipped = time.monotonic(), 0
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for step in range(steps):
+        images, classes = next(sources)
+        batch = None
+        if targets is not None:
+            batch = target_batch(run, next(targets)[0], next(known) if known is not None else None)
+        report = run.step(Batch(images, ClassTargets(classes)), batch)
+        skipped += 'skipped' in report
+        recent.append(report)
+        if (step + 1) % max(steps // REPORTS, 1) == 0:
+            course.append({'step': step + 1.0, **_means(recent)})
+            recent.clear()
+            LOG.info('%s step %d/%d: %s', recipe.name, step + 1, steps,
+                     '  '.join(f'{k} {v:.3f}' for k, v in course[-1].items() if k != 'step'))
+    if skipped == steps and steps:
+        raise ValueError(f'recipe {recipe.name}: no step had a finite loss; lower its learning rate')
+    made = run.teacher if recipe.offline.averaged else run.network
+    assert isinstance(made, Classifier)
+    return Adapted(made.eval(), course, time.monotonic() - begin)
+
+
+def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Batch:
+    """Return what the student sees of the target, with the teacher's labels where an objective wants them.
+
+    Labels count 1 where the teacher is sure and 0 elsewhere; objectives that weigh by confidence themselves get all of
+    them and the confidence.
+
+    :param known: further pictures and their true labels
+    """
+    whole = images if known is None else torch.cat([images, known[0]])
+    wants_confidence = any(o.needs_confidence for o in run.objectives)
+    if not (run.needs_pseudo_labels or wants_confidence):
+        if known is None:
+            return Batch(whole)
+        counts = torch.cat([whole.new_zeros(len(images)), whole.new_ones(len(known[1]))])
+        return Batch(whole, ClassTargets(torch.cat([known[1].new_zeros(len(images)), known[1]]), counts))
+    with torch.no_grad():
+        probability: Tensor = run.teacher(images).probabilities()['class']
+        confidence, classes = probability.max(dim=1)
+    if known is not None:
+        confidence = torch.cat([confidence, confidence.new_ones(len(known[1]))])
+        classes = torch.cat([classes, known[1]])
+    weight = None if wants_confidence else (confidence >= SURE).float()
+    return Batch(changed(whole), ClassTargets(classes, weight), confidence=confidence)
+
+
+def changed(images: Tensor) -> Tensor:
+    """Return copies ``(B, 3, H, W)`` in [0, 1], each moved, turned, scaled, relit and made noisy a little.
+
+    Up to 10 % of the side, 10 degrees, 10 % of the size; digits and signs are not mirrored.
+    """
+    count = len(images)
+
+    def drawn(span: float) -> Tensor:
+        return (2 * torch.rand(count, device=images.device) - 1) * span
+
+    angle, scale, contrast, brightness = drawn(torch.pi / 18), 1 + drawn(0.1), 1 + drawn(0.2), drawn(0.1)
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    turn = torch.stack([torch.stack([cosine, -sine, drawn(0.2)], 1), torch.stack([sine, cosine, drawn(0.2)], 1)], 1)
+    grid = F.affine_grid(turn, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, padding_mode='border', align_corners=False)
+    lit = (moved - 0.5) * contrast[:, None, None, None] + 0.5 + brightness[:, None, None, None]
+    noise = 0.05 * torch.rand(count, 1, 1, 1, device=images.device) * torch.randn_like(lit)
+    return (lit + noise).clamp(0, 1)
+
+
+def _labelled_batches(pictures: Pictures, count: int, seed: list[int],
+                      device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pictures in [0, 1] and their labels for ever."""
+    known = torch.from_numpy(pictures.labels).to(device)
+    for images, rows in _batches(pictures.images, count, seed, device):
+        yield images, known[rows]
+
+
+def _batches(images: NDArray[np.uint8], count: int, seed: list[int],
+             device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pictures in [0, 1] and which they are for ever, every picture once before any comes again."""
+    rng = np.random.default_rng(seed)
+    stored = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    queue = np.empty(0, np.int64)
+    while True:
+        while len(queue) < count:
+            queue = np.concatenate([queue, rng.permutation(len(images))])
+        rows: Tensor = torch.from_numpy(queue[:count]).to(device)
+        queue = queue[count:]
+        # a permuted view keeps the channels last, which convolutions on a CPU like
+        yield stored[rows].permute(0, 3, 1, 2).float().div(255), rows
+
+
+def _check(network: Classifier, recipe: Recipe, run: Adaptation, source: Pictures, target: NDArray[np.uint8] | None,
+           labelled: Pictures | None) -> None:
+    classes = network.config['classes']
+    for name, pictures in (('source', source), ('labelled target', labelled)):
+        if pictures is None:
+            continue
+        if pictures.labels is None:
+            raise ValueError(f'{name}: these pictures have no labels')
+        if not len(pictures) or pictures.labels.max() >= classes:
+            raise ValueError(f'{name}: {len(pictures)} pictures, expected some, of {classes} classes')
+    if run.needs_target and (target is None or not len(target)):
+        raise ValueError(f'recipe {recipe.name}: looks at target pictures, there are none')
+    if target is not None and target.shape[1:] != source.images.shape[1:]:
+        raise ValueError(f'target: pictures are {target.shape[1:]}, those of the source {source.images.shape[1:]}; '
+                         'expected one size')
+    if labelled is not None and labelled.images.shape[1:] != source.images.shape[1:]:
+        raise ValueError(f'labelled target: pictures are {labelled.images.shape[1:]}, expected those of the source, '
+                         f'{source.images.shape[1:]}')
+
+
+def _means(reports: list[dict[str, float]]) -> dict[str, float]:
+    names = {name for report in reports for name in report}
+    return {name: float(np.mean([r[name] for r in reports if name in r])) for name in sorted(names)}
