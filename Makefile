@@ -12,7 +12,7 @@ OUT ?= demo_output
 RUN = tools/with_env.sh $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint benchmark-lmo clean
+.PHONY: help setup demo test lint benchmarks benchmark-lmo clean
 
 help: ## say what there is
 	@echo 'make TARGET [ROS=jazzy|kilted] [PYTHON=/path/to/python3]'
@@ -30,6 +30,9 @@ test: setup ## all tests: [TESTS='test/test_geometry.py -k quaternion']
 lint: setup ## style and types only
 	@$(RUN) ruff check .
 	@$(RUN) mypy
+
+benchmarks: setup ## every table of the docs anew, from the files in benchmarks/results
+	@$(RUN) python benchmarks/tables.py
 
 benchmark-lmo: setup ## LineMOD-Occluded: DATA=BOP folder scores benchmarks/weights; PHOTOS=folder trains them first
 	@$(RUN) python benchmarks/lmo.py --data '$(or $(DATA),$(error DATA=folder of LineMOD-Occluded in BOP layout is missing))' \

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,36 @@ def test_gain_is_measured_from_the_better_of_source_and_control():
     assert TABLES._gains(rows, 'adapted') == [
         'AP50 25 %', 'ADD(-S) recall not reported (target-only is 4.0 points away)']
     assert TABLES._gains(rows, 'target_only') == []
+
+
+def result(tasks: dict) -> str:
+    return json.dumps({'command': 'sim2real_da benchmark', 'commit': 'abcdefgh', 'hardware': 'some', 'torch': '2',
+                       'steps': 5, 'source_steps': 7, 'tasks': tasks})
+
+
+def accuracies(value: float, every: float | None = None) -> dict:
+    return {'accuracy': {'mean': value, 'std': 0.01}, 'seconds': {'mean': 60.0, 'std': 0.0}, 'runs': [{}, {}],
+            'accuracy_all': {'mean': value if every is None else every, 'std': 0.01}}
+
+
+def test_rows_of_several_files_stand_in_one_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(TABLES, 'RESULTS', tmp_path)
+    assert TABLES.classification('digits', 'mnistm') == 'Not measured yet.'
+    (tmp_path / 'digits_a.json').write_text(result({'mnistm': {'dann': accuracies(0.7)}}))
+    (tmp_path / 'digits_b.json').write_text(result({'mnistm': {
+        'target_only': accuracies(0.9), 'source_only': accuracies(0.5), 'source_continued': accuracies(0.6)}}))
+    lines = TABLES.classification('digits', 'mnistm').splitlines()
+    assert [line.split(' | ')[0] for line in lines[2:6]] == [
+        '| source_only', '| source_continued', '| dann', '| target_only']
+    assert lines[4] == '| dann | 70.0 ± 1.0 | 33 % | 60 | 77.4 |'
+    (tmp_path / 'digits_c.json').write_text(result({'mnistm': {'dann': accuracies(0.8)}}))
+    with pytest.raises(ValueError, match='digits_c.json: mnistm dann is in another file'):
+        TABLES.classification('digits', 'mnistm')
+
+
+def test_signs_have_a_column_for_all_classes_and_no_gain_where_there_is_little_to_gain(tmp_path, monkeypatch):
+    monkeypatch.setattr(TABLES, 'RESULTS', tmp_path)
+    (tmp_path / 'signs.json').write_text(result({'gtsrb': {
+        'source_only': accuracies(0.95, 0.9), 'dann': accuracies(0.96, 0.91), 'target_only': accuracies(0.99, 0.94)}}))
+    text = TABLES.classification('signs', 'gtsrb')
+    assert '| dann | 96.0 ± 1.0 | 91.0 ± 1.0 | not reported (4.0 points to gain) | 60 | 92.9 |' in text
