@@ -9,15 +9,18 @@ it a name in :data:`OBJECTIVES` and it can stand in a recipe.
 from sim2real_da.objectives.base import Batch, Objective, Outputs, joint_pass
 from sim2real_da.objectives.cogan import CoGan
 from sim2real_da.objectives.coral import Coral
+from sim2real_da.objectives.cycada import Cycada
 from sim2real_da.objectives.dann import Dann
 from sim2real_da.objectives.dsn import Dsn
 from sim2real_da.objectives.mmd import Mmd
+from sim2real_da.objectives.pixelda import PixelDa
 from sim2real_da.objectives.self_training import SelfTraining
 from sim2real_da.objectives.supervised import Supervised
 
 OBJECTIVES: dict[str, type[Objective]] = {
     'supervised': Supervised, 'dann': Dann, 'self_training': SelfTraining,
-    'mmd': Mmd, 'coral': Coral, 'dsn': Dsn, 'cogan': CoGan}
+    'mmd': Mmd, 'coral': Coral, 'dsn': Dsn, 'cogan': CoGan,
+    'pixelda': PixelDa, 'cycada': Cycada}
 
-__all__ = ['OBJECTIVES', 'Batch', 'CoGan', 'Coral', 'Dann', 'Dsn', 'Mmd', 'Objective', 'Outputs', 'SelfTraining',
-           'Supervised', 'joint_pass']
+__all__ = ['Batch', 'CoGan', 'Coral', 'Cycada', 'Dann', 'Dsn', 'Mmd', 'OBJECTIVES', 'Objective', 'Outputs', 'PixelDa',
+           'SelfTraining', 'Supervised', 'joint_pass']

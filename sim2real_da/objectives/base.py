@@ -45,6 +45,7 @@ class Outputs:
     :param teacher: its average over time, in evaluation mode; None where nobody keeps one
     :param batches: source and target batch the pass was made of
     :param steps: length of the run, for schedules over its progress; None for a stream, which has no known end
+    :param adapted_features: feature maps of the changed source samples
     """
 
     source: NetworkOutput
@@ -59,6 +60,7 @@ class Outputs:
     teacher: nn.Module | None = None
     batches: tuple[Batch, Batch | None] | None = field(default=None, repr=False)
     steps: int | None = None
+    adapted_features: list[Tensor] = field(default_factory=list)
 
 
 class Objective(nn.Module):
@@ -132,7 +134,8 @@ def joint_pass(
     outputs = Outputs(
         output.rows(0, first), source.targets, [f[:last] for f in output.features], first, step,
         output.rows(first, last) if target is not None else None, target.targets if target is not None else None,
-        output.rows(last) if changed else None, network, teacher, (source, target), steps)
+        output.rows(last) if changed else None, network, teacher, (source, target), steps,
+        [f[last:] for f in output.features] if changed else [])
     losses: dict[str, Tensor] = {}
     for objective in objectives:
         losses.update(objective.losses(outputs))
