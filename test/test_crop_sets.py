@@ -55,9 +55,9 @@ def test_bad_input_is_named(cutter, options, says):
 
 def test_batches_train_the_network_and_hold_masks(cutter, objects):
     crops = cutter()
-    batch = CropBatches(crops, objects, effects=True).batch(np.array([0, 2]), np.random.default_rng(0))
-    assert batch.images.shape == (2, 3, 64, 64) and batch.masks.shape == (2, 1, 64, 64) and batch.targets.count == 2
-    losses = build_pose_network(1)(batch.images).loss(batch.targets)
+    images, targets, masks = CropBatches(crops, objects, effects=True).batch(np.array([0, 2]), np.random.default_rng(0))
+    assert images.shape == (2, 3, 64, 64) and masks.shape == (2, 1, 64, 64) and targets.count == 2
+    losses = build_pose_network(1)(images).loss(targets)
     assert all(torch.isfinite(v) for v in losses.values())
 
 

@@ -25,7 +25,6 @@ from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.direct_pose import DirectOutput, crop_pose, surface_clouds, symmetric_turns
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pose import DirectTargets, PoseNetwork, PoseTargets
-from sim2real_da.objectives.base import Batch
 from sim2real_da.samples import ObjectLabel, ObjectModel
 
 BACKGROUNDS = ('black', 'photographs', 'rendered')
@@ -152,8 +151,9 @@ class CropBatches:
             chosen = [camera_effects(image, rng) for image in chosen]
         return to_tensor(chosen, self.device)
 
-    def batch(self, index: NDArray[np.int64], rng: np.random.Generator | None = None) -> Batch:
-        """Return crops with their labels and masks."""
+    def batch(self, index: NDArray[np.int64], rng: np.random.Generator | None = None,
+              ) -> tuple[Tensor, PoseTargets, Tensor | None]:
+        """Return crops ``(B, 3, S, S)`` in [0, 1], their labels and masks ``(B, 1, S, S)`` (None where unknown)."""
         own = self.crops[index]
         classes = torch.from_numpy(own.classes)
         rotations, centres, sizes = (
@@ -161,7 +161,7 @@ class CropBatches:
         targets = PoseTargets(classes.to(self.device), DirectTargets(
             rotations, centres, sizes, self.clouds[classes].to(self.device), self.turns[classes].to(self.device)))
         masks = None if own.masks is None else torch.from_numpy(own.masks).float().div(255)[:, None].to(self.device)
-        return Batch(self.images(index, rng), targets, masks)
+        return self.images(index, rng), targets, masks
 
 
 @torch.inference_mode()
