@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from sim2real_da.networks.teacher_labels import teacher_labels
 from sim2real_da.objectives import Batch, Outputs, joint_pass
 from sim2real_da.objectives.dann import learning_rate_factor
 from sim2real_da.recipes import Recipe
@@ -92,11 +94,20 @@ class Adaptation:
 
     def losses(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
         """Run the joint pass and return all losses by name."""
+        if target is not None and target.confidence is None and self.needs_pseudo_labels and (
+                target.targets is None or any(o.needs_confidence for o in self.objectives)):
+            target = self._labelled(target)
         # a pass that is not finite spoils the running statistics, too
         self._statistics = [b.clone() for b in self.network.buffers()]
         self._outputs, losses = joint_pass(
             self.network, self.objectives, source, target, self.step_count, self.teacher, self.steps)
         return losses
+
+    @torch.no_grad()
+    def _labelled(self, target: Batch) -> Batch:
+        """Return the target with what the teacher says of it as it is, before any objective hides or pastes."""
+        labels, confidence = teacher_labels(self.teacher(target.images), target.targets)
+        return replace(target, targets=labels, confidence=confidence)
 
     def backward(self, losses: dict[str, Tensor]) -> bool:
         """Compute clipped gradients; False when something is not finite: nothing is to be applied then."""
@@ -140,9 +151,10 @@ class Adaptation:
         if self.steps is not None:
             offline = self.recipe.offline
             return schedule(self.step_count, self.steps, offline.warm_up, offline.schedule)
+        factor = min((self.step_count + 1) / max(self.recipe.warm_up, 1), 1.0)
         if self.recipe.annealing is not None:
-            return learning_rate_factor(self.step_count / self.recipe.annealing)
-        return 1.0
+            factor *= learning_rate_factor(self.step_count / self.recipe.annealing)
+        return factor
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, float]:
         """Train once and return losses and metrics by name; a step that is not finite changes nothing."""

@@ -60,6 +60,8 @@ class Recipe:
     :param target_frames: real frames of a step
     :param crops: crops of a step and domain
     :param annealing: steps that stand for progress 1 of DANN's learning-rate annealing; None: a constant rate
+    :param warm_up: steps over which the rates rise from 0
+    :param rare_classes: draw simulated frames by what they show, rare objects more often
     """
 
     name: str
@@ -73,6 +75,8 @@ class Recipe:
     target_frames: int = 4
     crops: int = 16
     annealing: int | None = None
+    warm_up: int = 0
+    rare_classes: bool = False
 
     def __post_init__(self) -> None:
         """Check what has few values."""

@@ -21,11 +21,14 @@ class Batch:
     :param targets: labels in the network's own form: simulation's, or of real samples a teacher's or, where a few real
         samples are labelled, a person's; None without any
     :param masks: where the objects are, ``(B, 1, H, W)`` in 0..1; None where unknown
+    :param confidence: the teacher's largest class probability, of every sample ``(B,)`` or cell ``(B, h, w)``; None
+        where no objective asked for it
     """
 
     images: Tensor
     targets: Targets | None = None
     masks: Tensor | None = None
+    confidence: Tensor | None = None
 
 
 @dataclass
@@ -75,6 +78,8 @@ class Objective(nn.Module):
     needs_target = False
     #: whether the teacher has to label them
     needs_pseudo_labels = False
+    #: whether it has to say how sure it is, and to complete its labels by what one look at the batch tells
+    needs_confidence = False
     #: networks it is made for
     networks: tuple[str, ...] = ('classifier', 'pose', 'detector')
 

@@ -11,6 +11,12 @@ and the loss is the task's own,
 Boxes are believed by their score; around weaker ones nothing is asked of the heat map. Poses are believed on geometry,
 not on confidence: see :mod:`sim2real_da.networks.pseudo_labels`. The ramp is linear: the first labels come from a
 teacher that has seen nothing real yet.
+
+With a threshold, as DAFormer (Hoyer et al., CVPR 2022), the loss is also multiplied by
+
+    q = share of pictures, crops or cells whose most probable class the teacher gives at least the threshold,
+
+one number for the whole batch, and the detector's semantic map learns from the teacher's too.
 """
 
 from __future__ import annotations
@@ -26,14 +32,19 @@ class SelfTraining(Objective):
     :param channels: feature channels of the network; not used, every objective is built the same way
     :param weight: factor on all of them, after the ramp
     :param steps: learner steps over which the factor rises from 0
+    :param threshold: teacher's probability from which a label counts as sure (the paper's: 0.968); None: q is 1 and
+        nothing is asked of the semantic map
+    :param unique: detector: every object is in a picture at most once, see :func:`.pseudo_labels.pseudo_labels`
     """
 
     needs_target = True
     needs_pseudo_labels = True
 
-    def __init__(self, channels: tuple[int, ...], weight: float = 1.0, steps: int = 50) -> None:
+    def __init__(self, channels: tuple[int, ...], weight: float = 1.0, steps: int = 50,
+                 threshold: float | None = None, unique: bool = False) -> None:
         super().__init__()
-        self.weight, self.steps = weight, steps
+        self.weight, self.steps, self.threshold, self.unique = weight, steps, threshold, unique
+        self.needs_confidence = threshold is not None
         self._metrics: dict[str, float] = {}
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
@@ -42,13 +53,26 @@ class SelfTraining(Objective):
         :raises TypeError: when output and pseudo-labels are not of one network
         """
         target, pseudo = outputs.target, outputs.pseudo
-        if target is None or pseudo is None or not pseudo.count:
+        if target is None or pseudo is None or not (pseudo.count or self.threshold is not None):
             return {}
         found = target.loss(pseudo)
+        if not pseudo.count:  # a teacher that is sure of no object still says what a cell shows
+            found = {name: loss for name, loss in found.items() if name == 'semantic'}
         self._metrics = {'pseudo_labels': float(pseudo.count)}
         factor = self.weight * min((outputs.step + 1) / self.steps, 1.0)
+        if self.threshold is not None:
+            self._metrics['quality'] = quality = self._quality(outputs, self.threshold)
+            factor *= quality
         return {f'target_{name}': factor * loss for name, loss in found.items()}
 
+    @staticmethod
+    def _quality(outputs: Outputs, threshold: float) -> float:
+        """Return q; 1 for labels that did not come from a teacher."""
+        target = outputs.batches[1] if outputs.batches is not None else None
+        if target is None or target.confidence is None:
+            return 1.0
+        return float((target.confidence >= threshold).float().mean())
+
     def metrics(self) -> dict[str, float]:
-        """Return how many pseudo-labels the last step had."""
+        """Return how many pseudo-labels the last step had and, with a threshold, q."""
         return dict(self._metrics)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sim2real_da.data import rare_classes
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.gate import Decision, Gate
@@ -126,7 +127,11 @@ class AdaptationSession:
         with self._lock:
             replay = list(self._replay)
             count = self.recipe.source_frames
-            source = [replay[i] for i in self._rng.choice(len(replay), count, replace=len(replay) < count)]
+            if self.recipe.rare_classes and any(labelled.labels for labelled in replay):
+                drawn = rare_classes.draw(rare_classes.frame_shares(replay), count, self._rng)
+            else:
+                drawn = self._rng.choice(len(replay), count, replace=len(replay) < count)
+            source = [replay[i] for i in drawn]
             target = self.buffer.sample(self.recipe.target_frames, self._rng) if self._learner.needs_target else []
         skipped = self._learner.skipped
         report = self._learner.step(source, target)
