@@ -4,6 +4,7 @@
 
 ``resnet_tiny`` is a residual network (He et al., CVPR 2016) small enough to train on two CPU cores: 0.7 M parameters.
 ``efficientnet_lite0`` (Tan and Le, ICML 2019; the variant without squeeze-and-excitation) can start from ImageNet.
+``mix_transformer`` is DAFormer's kind of encoder, see :mod:`sim2real_da.networks.mix_transformer`.
 Any torchvision ResNet or MobileNetV3 may be named instead.
 """
 
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock
+
+from sim2real_da.networks.mix_transformer import ContextFusion, MixTransformer
 
 STRIDES = (4, 8, 16, 32)
 TINY_CHANNELS = (24, 48, 96, 160)
@@ -158,8 +161,8 @@ class TorchvisionBackbone(nn.Module):
         super().__init__()
         family = 'resnet' if name.startswith('resnet') else name
         if family not in TORCHVISION_NODES or name not in models.list_models():
-            raise ValueError(f'backbone {name!r}: expected resnet_tiny, efficientnet_lite0, a torchvision resnet or '
-                             f'one of {sorted(set(TORCHVISION_NODES) - {"resnet"})}')
+            raise ValueError(f'backbone {name!r}: expected resnet_tiny, efficientnet_lite0, mix_transformer, a '
+                             f'torchvision resnet or one of {sorted(set(TORCHVISION_NODES) - {"resnet"})}')
         nodes = {node: str(i) for i, node in enumerate(TORCHVISION_NODES[family])}
         self.body = create_feature_extractor(models.get_model(name, weights=None), nodes)
         with torch.no_grad():
@@ -171,7 +174,8 @@ class TorchvisionBackbone(nn.Module):
         return list(self.body(image).values())
 
 
-def build_backbone(name: str, frozen: bool = False) -> ResNetTiny | EfficientNetLite0 | TorchvisionBackbone:
+def build_backbone(
+        name: str, frozen: bool = False) -> ResNetTiny | EfficientNetLite0 | MixTransformer | TorchvisionBackbone:
     """Return a randomly initialised backbone.
 
     :param frozen: see :class:`EfficientNetLite0`, the only one that can be
@@ -181,6 +185,8 @@ def build_backbone(name: str, frozen: bool = False) -> ResNetTiny | EfficientNet
         return EfficientNetLite0(frozen)
     if frozen:
         raise ValueError(f'backbone {name!r} cannot be frozen, only efficientnet_lite0 has pre-trained weights')
+    if name == 'mix_transformer':
+        return MixTransformer()
     return ResNetTiny() if name == 'resnet_tiny' else TorchvisionBackbone(name)
 
 
@@ -202,6 +208,11 @@ class Pyramid(nn.Module):
         for lateral, feature in zip(reversed(self.lateral[:-1]), reversed(features[:-1])):
             x = nn.functional.interpolate(x, size=feature.shape[-2:], mode='nearest') + lateral(feature)
         return self.smooth(x)
+
+
+def build_fusion(backbone: str, channels: tuple[int, ...], width: int) -> Pyramid | ContextFusion:
+    """Return what merges a backbone's maps: DAFormer's context-aware fusion for its encoder, else a pyramid."""
+    return ContextFusion(channels, width) if backbone == 'mix_transformer' else Pyramid(channels, width)
 
 
 class Normalise(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.geometry import project, quaternion_from_matrix, transform_points
-from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
+from sim2real_da.networks.backbones import Normalise, build_backbone, build_fusion
 from sim2real_da.networks.crops import cell_centres
 from sim2real_da.networks.distributed import shared_mean
 from sim2real_da.networks.outputs import Targets
@@ -88,7 +88,7 @@ class DensePoseNetwork(PoseNetwork):
         self.classes = classes
         self.normalise = Normalise()
         self.backbone = build_backbone(backbone, frozen)
-        self.pyramid = Pyramid(self.backbone.channels, width)
+        self.pyramid = build_fusion(backbone, self.backbone.channels, width)
         self.upsample = nn.Sequential(
             nn.ConvTranspose2d(width, width, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))

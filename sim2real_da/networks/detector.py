@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import batched_nms, generalized_box_iou_loss
 
-from sim2real_da.networks.backbones import Normalise, Pyramid, build_backbone
+from sim2real_da.networks.backbones import Normalise, build_backbone, build_fusion
 from sim2real_da.networks.distributed import shared_mean
 from sim2real_da.networks.outputs import NetworkOutput, Targets
 
@@ -84,7 +84,7 @@ class DetectorTargets:
 
 
 class Detector(nn.Module):
-    """Backbone, pyramid at stride 4 and three heads.
+    """Backbone, pyramid (or context-aware fusion) at stride 4 and three heads.
 
     :param classes: number of object classes C
     :param backbone: see :mod:`sim2real_da.networks.backbones`
@@ -101,7 +101,7 @@ class Detector(nn.Module):
         self.input_size = (int(input_size[0]), int(input_size[1]))
         self.normalise = Normalise()
         self.backbone = build_backbone(backbone, frozen)
-        self.pyramid = Pyramid(self.backbone.channels, width)
+        self.pyramid = build_fusion(backbone, self.backbone.channels, width)
         self.shared = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.heat = nn.Conv2d(width, classes, 1)
