@@ -141,7 +141,7 @@ def learning_curves(history: Sequence[Mapping[str, Any]], path: Path) -> Path:
                 lines = axis.plot(steps, values, linewidth=1.4, marker='o' if len(steps) < 40 else None, markersize=4,
                                   alpha=1.0 if few else 0.3, label=name if few else None)
                 if not few:
-                    axis.plot(steps, _smoothed(values, len(values) // 20), linewidth=1.8, label=name,
+                    axis.plot(steps, smoothed(values, len(values) // 20), linewidth=1.8, label=name,
                               color=lines[0].get_color())
             for number, step in enumerate(promoted):
                 axis.axvline(step, color='#2a9d4a', linewidth=1.2, label=None if number or not first else 'promoted')
@@ -292,7 +292,7 @@ def _panels(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, dict[s
     ]
 
 
-def _smoothed(values: Sequence[float], reach: int) -> list[float]:
+def smoothed(values: Sequence[float], reach: int) -> list[float]:
     """Return the mean over ``reach`` values before and after each."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(len(values)) - reach, 0)

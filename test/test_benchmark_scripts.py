@@ -1,0 +1,155 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""The studies of validators and of costs, on small networks."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import box_model, labelled_frame
+from scipy.stats import spearmanr
+
+from sim2real_da.evaluation.validators import VALIDATORS
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier import Classifier
+from sim2real_da.recipes import Offline, Recipe
+from sim2real_da.samples import Pose
+
+BENCHMARKS = Path(__file__).parent.parent / 'benchmarks'
+MODEL = box_model('box')
+SMALL = {'width': 8}
+
+
+@pytest.fixture(scope='module')
+def scripts():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        yield {name: importlib.import_module(name) for name in ('validators', 'objectives')}
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def recipe(name: str, networks: dict[str, dict[str, dict]]) -> Recipe:
+    return Recipe(name, '', {k: tuple(v.items()) for k, v in networks.items()}, Offline(batch=8))
+
+
+def frames(count: int) -> list:
+    rng = np.random.default_rng(0)
+    poses = [Pose(rng.normal(size=4), np.array([0.0, 0.0, 0.5])) for _ in range(count)]
+    return [labelled_frame(rng, MODEL, pose) for pose in poses]
+
+
+def test_rank_correlation_and_regret_closed_forms(scripts):
+    spearman, regret = scripts['validators'].spearman, scripts['validators'].regret
+    truth = [0.1, 0.5, 0.3, 0.9]
+    assert spearman(truth, [v**3 for v in truth]) == pytest.approx(1)
+    assert spearman([-v for v in truth], truth) == pytest.approx(-1)
+    assert spearman([7.0] * 4, truth) == 0
+    tied = [1.0, 2.0, 2.0, 0.0]
+    assert spearman(tied, truth) == pytest.approx(spearmanr(tied, truth).statistic)
+    assert regret(truth, truth) == 0
+    assert regret(truth, [5.0, 1, 1, 1]) == pytest.approx(0.8)
+    assert regret(truth, tied) == pytest.approx(0.9 - (0.5 + 0.3) / 2)
+
+
+def test_a_comparison_names_what_all_checkpoints_have(scripts):
+    study = scripts['validators']
+    found = study.compare([study.Checkpoint(str(i), t, {'good': t, 'bad': -t, **({'some': 1.0} if i else {})})
+                           for i, t in enumerate((0.2, 0.6, 0.4))])
+    assert found['checkpoints'] == 3 and found['truth'] == pytest.approx({'best': 0.6, 'mean': 0.4, 'worst': 0.2})
+    assert set(found['validators']) == {'good', 'bad'}
+    assert found['validators']['good'] == pytest.approx({'spearman': 1, 'regret': 0})
+    assert found['validators']['bad'] == pytest.approx({'spearman': -1, 'regret': 0.4})
+    with pytest.raises(ValueError, match='2 checkpoints'):
+        study.compare([study.Checkpoint('a', 0.0, {})] * 2)
+
+
+def test_classifiers_are_trained_and_scored(scripts):
+    study, generator = scripts['validators'], torch.Generator().manual_seed(0)
+    # class = which half is bright; the target is the negative
+    labels = torch.arange(40) % 2
+    images = torch.rand(40, 3, 28, 28, generator=generator) * 0.2
+    images[labels == 0, :, :14] += 0.8
+    images[labels == 1, :, 14:] += 0.8
+    networks = study.classifier_runs(
+        [recipe('plain', {'classifier': {'supervised': {}}}),
+         recipe('dann', {'classifier': {'supervised': {}, 'dann': {}}})], 1, study.Pictures(images, labels),
+        study.Pictures(1 - images), 2, 28, 6, 3)
+    assert list(networks) == ['plain/0/3', 'plain/0/6', 'dann/0/3', 'dann/0/6']
+    first, last = (networks[f'plain/0/{step}'].state_dict() for step in (3, 6))
+    assert not torch.equal(first['classify.weight'], last['classify.weight'])  # snapshots, not one network four times
+    found = study.classifier_checkpoints(networks, study.Pictures(images, labels), study.Pictures(1 - images),
+                                         study.Pictures(images[:10], labels[:10]), networks['plain/0/6'])
+    with torch.no_grad():
+        right = (networks['plain/0/6'](images[:10]).logits.argmax(1) == labels[:10]).float().mean()
+    assert found[1].truth == pytest.approx(float(right))
+    agreed = [c.scores['teacher_agreement'] for c in found]
+    assert agreed[1] == pytest.approx(0, abs=1e-5) and agreed[0] < -1e-4
+    assert set(study.compare(found)['validators']) == set(VALIDATORS) - {'reprojection'}
+
+
+def test_pictures_are_read_by_split_and_other_files_refused(scripts, tmp_path):
+    made = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+    np.savez(tmp_path / 'split.npz', train_images=made, train_labels=[1, 2], test_images=made[:1], test_labels=[3])
+    np.savez(tmp_path / 'plain.npz', images=made, labels=[1, 2])
+    np.savez(tmp_path / 'other.npz', x=made)
+    read = scripts['validators'].pictures
+    assert read(tmp_path / 'split.npz', 'test').labels.tolist() == [3]
+    assert read(tmp_path / 'plain.npz', 'test', 1).images.shape == (1, 3, 4, 4)
+    with pytest.raises(ValueError, match=r"other.npz: arrays \['x'\], expected images and labels"):
+        read(tmp_path / 'other.npz', 'train')
+
+
+def test_bundles_are_scored_by_network(scripts):
+    torch.manual_seed(0)
+    study, seen = scripts['validators'], frames(4)
+    source = Bundle.create({'box': MODEL}, SMALL, {**SMALL, 'hidden': 16})
+    torch.nn.init.constant_(source.detector.heat.bias, 0.0)  # so that it finds something
+    made = study.bundle_runs(source, [recipe('plain', {'detector': {'supervised': {}}, 'pose': {'supervised': {}}})], 1,
+                             seen[:2], [f.frame for f in seen[2:]], 2, 1)
+    assert list(made) == ['source', 'plain/0/1', 'plain/0/2']
+    found = study.bundle_checkpoints(made, seen[:2], [f.frame for f in seen[2:]], seen[:1], source)
+    assert set(found) == {'detector', 'pose'} and [c.name for c in found['pose']] == list(made)
+    assert found['detector'][0].scores['teacher_agreement'] == pytest.approx(0, abs=1e-6)
+    assert found['detector'][2].scores['teacher_agreement'] < 0
+    assert set(study.compare(found['pose'])['validators']) == set(VALIDATORS)
+    assert set(study.compare(found['detector'])['validators']) == set(VALIDATORS) - {'reprojection'}
+
+
+def test_costs_are_of_every_recipe_on_its_networks(scripts):
+    torch.manual_seed(0)
+    cost = scripts['objectives']
+    bundle = Bundle.create({'box': MODEL}, SMALL, {**SMALL, 'hidden': 16})
+    made = cost.cases(bundle, frames(4), 'cpu', pictures=4, crops=2, windows=1)
+    assert set(made) == {'classifier', 'pose', 'detector'}
+    assert made['detector'].source.images.shape[-2:] == cost.WINDOW and made['pose'].source.masks is not None
+    plain, both = {'supervised': {}}, {'supervised': {}, 'dann': {}}
+    recipes = [recipe('plain', {'classifier': plain, 'pose': plain}), recipe('dann', {'detector': both, 'pose': both}),
+               recipe('broken', {'classifier': {'supervised': {'no_such_option': 1}}})]
+    found = cost.measure(made, recipes, 2)
+    assert {k: set(v) for k, v in found.items()} == {
+        'classifier': {'plain', 'broken'}, 'pose': {'plain', 'dann'}, 'detector': {'dann'}}
+    assert 'no_such_option' in found['classifier']['broken']['failed']
+    assert not found['pose']['plain']['target'] and found['pose']['dann']['target']
+    row = found['pose']['dann']
+    assert row['laps'] == 2 and row['step_ms'] > row['gradients_ms'] > 0 and row['step_ratio'] > row['gradients_ratio']
+
+
+def test_the_bare_pass_has_the_gradients_of_the_task_alone(scripts):
+    torch.manual_seed(0)
+    cost = scripts['objectives']
+    network = Classifier(10).eval()
+    made = cost.cases(Bundle.create({'box': MODEL}, SMALL, {**SMALL, 'hidden': 16}), frames(4), 'cpu', 4, 2, 1)
+    case = made['classifier']
+    cost.bare(network, case, True)()
+    found = network.classify.weight.grad.clone()
+    network.zero_grad()
+    both = torch.cat([case.source.images, case.target.images])
+    torch.nn.functional.cross_entropy(network(both).logits[:4], case.source.targets.classes).backward()
+    torch.testing.assert_close(found, network.classify.weight.grad)
+    assert network.training and found.abs().max() > 0
