@@ -51,7 +51,7 @@ def translate_set(generator: ResidualGenerator, source: Path | str, destination:
         raise FileExistsError(f'{destination}: exists already; expected a new folder')
     pictures = [path for path in sorted(source.rglob('rgb/*')) if path.suffix.lower() in PICTURES]
     if not pictures:
-        raise FileNotFoundError(f'{source}: no PNG or JPEG picture in a folder called rgb; expected a set in BOP layout')
+        raise FileNotFoundError(f'{source}: no PNG or JPEG picture in a folder rgb; expected a set in BOP layout')
     shutil.copytree(source, destination, ignore=lambda folder, names: names if Path(folder).name == 'rgb' else [])
     generator.eval()
     for path in pictures:
