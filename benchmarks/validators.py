@@ -28,6 +28,7 @@ import torch
 from provenance import provenance
 from scipy.stats import rankdata
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.adaptation import Adaptation
 from sim2real_da.data.bop import BopDataset
@@ -142,9 +143,10 @@ def classifier_runs(recipes: Sequence[Recipe], seeds: int, source: Pictures, tar
     return found
 
 
-def pictures(path: Path, split: str, limit: int | None = None) -> Pictures:
+def pictures(path: Path, split: str, size: int, limit: int | None = None) -> Pictures:
     """Read ``images`` and ``labels`` of an .npz file, or its ``<split>_images`` and ``<split>_labels``.
 
+    :param size: side in pixels that they are brought to
     :raises ValueError: when it has neither
     """
     with np.load(path) as arrays:
@@ -152,14 +154,15 @@ def pictures(path: Path, split: str, limit: int | None = None) -> Pictures:
         if f'{prefix}images' not in arrays or f'{prefix}labels' not in arrays:
             raise ValueError(f'{path}: arrays {sorted(arrays)}, expected images and labels, or {split}_images and '
                              f'{split}_labels')
-        return Pictures(to_images(arrays[f'{prefix}images'][:limit]),
+        images = to_images(arrays[f'{prefix}images'][:limit])
+        return Pictures(F.interpolate(images, (size, size), mode='bilinear', antialias=True),
                         torch.from_numpy(arrays[f'{prefix}labels'][:limit]).long())
 
 
 def classifiers(options: argparse.Namespace) -> dict[str, list[Checkpoint]]:
     """Train, score and return the checkpoints of one pair of data sets."""
-    labelled, real = pictures(options.source, 'train', options.limit), pictures(options.target, 'train', options.limit)
-    scored = pictures(options.target, 'test', options.limit)
+    labelled, real, scored = (pictures(path, split, options.size, options.limit) for path, split in (
+        (options.source, 'train'), (options.target, 'train'), (options.target, 'test')))
     assert labelled.labels is not None
     count = min(HELD_OUT, len(labelled.images) // 5)
     order = torch.randperm(len(labelled.images), generator=torch.Generator().manual_seed(0))

@@ -99,10 +99,11 @@ def test_pictures_are_read_by_split_and_other_files_refused(scripts, tmp_path):
     np.savez(tmp_path / 'plain.npz', images=made, labels=[1, 2])
     np.savez(tmp_path / 'other.npz', x=made)
     read = scripts['validators'].pictures
-    assert read(tmp_path / 'split.npz', 'test').labels.tolist() == [3]
-    assert read(tmp_path / 'plain.npz', 'test', 1).images.shape == (1, 3, 4, 4)
+    assert read(tmp_path / 'split.npz', 'test', 4).labels.tolist() == [3]
+    assert read(tmp_path / 'plain.npz', 'test', 8, 1).images.shape == (1, 3, 8, 8)
+    np.testing.assert_allclose(read(tmp_path / 'plain.npz', 'test', 4).images[:, 0] * 255, made, atol=1e-4)
     with pytest.raises(ValueError, match=r"other.npz: arrays \['x'\], expected images and labels"):
-        read(tmp_path / 'other.npz', 'train')
+        read(tmp_path / 'other.npz', 'train', 4)
 
 
 def test_bundles_are_scored_by_network(scripts):
