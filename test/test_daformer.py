@@ -1,0 +1,336 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""DAFormer's parts and MIC: sampling, quality weight, feature distance, class-mix, masks, warm-up; their recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import box_model, frame, labelled_frame
+from recipe_runs import batches, small_network, take_steps
+
+from sim2real_da.adaptation import Adaptation
+from sim2real_da.data.rare_classes import class_probabilities, draw, frame_shares
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier import ClassifierOutput, ClassTargets
+from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_targets
+from sim2real_da.networks.pseudo_labels import PseudoLabels
+from sim2real_da.networks.teacher_labels import teacher_labels
+from sim2real_da.objectives import (
+    Batch,
+    ClassMix,
+    FeatureDistance,
+    MaskedConsistency,
+    Outputs,
+    SelfTraining,
+    joint_pass,
+)
+from sim2real_da.objectives.class_mix import drawn_classes, mix
+from sim2real_da.objectives.feature_distance import feature_distance, things
+from sim2real_da.objectives.masked_consistency import GREY, blocks_mask
+from sim2real_da.online.learner import Learner
+from sim2real_da.online.session import AdaptationSession
+from sim2real_da.online.store import WeightStore
+from sim2real_da.recipes import Recipe, load_recipe
+from sim2real_da.samples import LabelledFrame, Pose
+
+MODEL = box_model('box')
+POSE = Pose(np.array([0.3, 0.5, 0.1, 0.8]), np.array([0.0, 0.0, 0.6]))
+
+
+# rare-class sampling
+
+def test_probabilities_sum_to_one_and_favour_rare_classes():
+    shares = np.array([0.05, 0.01, 0.03, 0.0])
+    found = class_probabilities(shares)
+    assert found.sum() == pytest.approx(1) and found[1] > found[2] > found[0] > 0 and found[3] == 0
+    # closed form: a difference of T in frequency is a factor of e
+    assert found[1] / found[2] == pytest.approx(np.exp(0.02 / 0.01))
+    np.testing.assert_allclose(class_probabilities(shares, 1e6)[:3], 1 / 3, rtol=1e-6)
+    with pytest.raises(ValueError, match='no sample shows any class'):
+        class_probabilities(np.zeros(3))
+
+
+def test_the_frame_drawn_contains_the_class_drawn():
+    shares = np.zeros((50, 2))
+    shares[:, 0], shares[7] = 0.3, (0.0, 0.1)  # one frame shows the rare class alone
+    drawn = draw(shares, 400, np.random.default_rng(0))
+    assert (drawn == 7).mean() > 0.95  # uniform sampling: 0.02
+    # T = 10 hardly tells 0.3 from 0.1: both classes alike, so half of the draws
+    assert (draw(shares, 400, np.random.default_rng(0), 10.0) == 7).mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_shares_by_masks_and_by_boxes():
+    rng = np.random.default_rng(0)
+    whole = labelled_frame(rng, MODEL, POSE)
+    label = whole.labels[0]
+    boxed = LabelledFrame(whole.frame, (replace(label, name='bar', mask=None),))
+    shares = frame_shares([whole, boxed, LabelledFrame(whole.frame, ())])
+    box = label.box
+    expected = [[0, label.mask.mean()], [(box[2] - box[0]) * (box[3] - box[1]) / (320 * 240), 0], [0, 0]]
+    np.testing.assert_allclose(shares, expected)
+
+
+def test_a_session_draws_rare_objects_when_the_recipe_asks(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    bundle = Bundle.create({'box': MODEL, 'bar': box_model('bar')})
+    monkeypatch.setattr('sim2real_da.online.session.GAP', 0)
+    seen = {}
+    for name in ('daformer', 'source_continued'):
+        recipe = replace(load_recipe(name), objectives=load_recipe('source_continued').objectives)
+        session = AdaptationSession(bundle, recipe, WeightStore(tmp_path / name), holdout=1)
+        for number in range(31):  # the bar is in one frame of thirty
+            made = labelled_frame(rng, bundle.objects['box'], POSE)
+            if number == 30:
+                small = np.array([0, 0, 12, 12.0])
+                made = LabelledFrame(made.frame, (replace(made.labels[0], name='bar', mask=None, box=small),))
+            session.add_source(made)
+        drawn = []
+        monkeypatch.setattr(session._learner, 'step', lambda source, _, drawn=drawn: drawn.extend(source) or {})
+        session._learner.step_count = 1  # no gate
+        for _ in range(20):
+            session.work()
+        seen[name] = np.mean([x.labels[0].name == 'bar' for x in drawn])
+        assert len(drawn) == 80
+    assert seen['daformer'] > 0.6 and seen['source_continued'] < 0.2
+
+
+# warm-up, quality weight, teacher's labels
+
+def test_warm_up_of_a_stream():
+    run = Adaptation(small_network('classifier'), 'classifier', Recipe(
+        'own', objectives={'classifier': (('supervised', {}),)}, learning_rate=0.1, warm_up=4))
+    rates = []
+    for _ in range(6):
+        run.step(batches('classifier')[0], None)
+        rates.append(run.optimisers[0].param_groups[0]['lr'])
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_quality_is_the_share_of_sure_labels():
+    output, labels = ClassifierOutput(torch.randn(4, 3), []), ClassTargets(torch.tensor([0, 1, 2, 0]))
+    target = Batch(torch.zeros(4, 3, 8, 8), labels, confidence=torch.tensor([0.968, 0.99, 0.9, 0.5]))
+    made = Outputs(output, labels, [], 4, 99, output, labels, batches=(target, target))
+    plain = float(output.loss(labels)['class'])
+    assert float(SelfTraining((1,)).losses(made)['target_class']) == pytest.approx(plain)
+    weighted = SelfTraining((1,), weight=2.0, threshold=0.968)
+    assert weighted.needs_confidence and not SelfTraining((1,)).needs_confidence
+    assert float(weighted.losses(made)['target_class']) == pytest.approx(2.0 * 0.5 * plain)
+    assert weighted.metrics()['quality'] == 0.5
+    made.batches = (target, replace(target, confidence=None))  # labels of a person
+    assert float(weighted.losses(made)['target_class']) == pytest.approx(2.0 * plain)
+
+
+def test_the_teachers_look_completes_labels():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 3.0]])
+    labels, confidence = teacher_labels(ClassifierOutput(logits, []), None)
+    assert labels.classes.tolist() == [0, 1]
+    torch.testing.assert_close(confidence, torch.tensor([0.880797, 0.952574]))
+    given = ClassTargets(torch.tensor([1, 1]))
+    assert teacher_labels(ClassifierOutput(logits, []), given)[0] is given
+
+
+def test_the_teachers_look_at_frames_gives_boxes_and_a_semantic_map():
+    boxes = np.array([[8.0, 8, 40, 40], [24, 32, 60, 56]])
+    made = detector_targets([boxes], [np.array([0, 1])], (64, 64), 2, [None])
+    heat = torch.where(made.heat == 1, torch.tensor([2.0, -1.0])[:, None, None], -12.0)  # sure of the first box alone
+    semantic = torch.zeros(1, 3, 16, 16)
+    semantic[:, 2, :, :8] = 9.0
+    output = DetectorOutput(heat, made.sides, semantic, [])
+    labels, confidence = teacher_labels(output, None)
+    assert labels.count == 1 and (labels.heat[0, 0] == 1).sum() == 1 and (labels.heat[0, 1] == 1).sum() == 0
+    peak = (made.heat[0, 1] == 1).nonzero()[0]
+    assert labels.ignored[0, peak[0], peak[1]] and not labels.ignored[0][labels.heat[0, 0] == 1].any()
+    assert (labels.semantic[0, :, :8] == 2).all() and confidence.shape == (1, 16, 16)
+    known = replace(made, semantic=torch.full((1, 16, 16), 1))
+    known.semantic[0, 0] = -1
+    again = teacher_labels(output, known)[0]
+    assert (again.semantic[0, 1:] == 1).all() and (again.semantic[0, 0, :8] == 2).all()  # what is known stays
+    assert again.heat is known.heat
+
+
+def test_the_teacher_labels_before_anything_is_hidden():
+    recipe = load_recipe('mic')
+    network = small_network('classifier')
+    run = Adaptation(network, 'classifier', recipe, steps=10)
+    looked = []
+    forward = run.teacher.forward
+    run.teacher.forward = lambda images: looked.append(images.clone()) or forward(images)
+    source, target = batches('classifier')
+    run.losses(source, target)
+    assert torch.equal(looked[0], target.images)
+    assert not torch.equal(run._outputs.batches[1].images, target.images)
+    assert run._outputs.pseudo.count == 4
+
+
+# feature distance
+
+def test_feature_distance_closed_form():
+    mine, theirs = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
+    mine[0, :, 0, 0] = torch.tensor([3.0, 4.0])
+    where = torch.ones(1, 1, 4, 4)
+    assert float(feature_distance(mine, theirs, where)) == pytest.approx(5 / 4)
+    where[0, 0, :, 2:] = 0  # half of the cells
+    assert float(feature_distance(mine, theirs, where)) == pytest.approx(5 / 2)
+    where[0, 0, 0, :2] = 0  # half of the cell that differs
+    assert float(feature_distance(mine, theirs, where)) == 0
+    assert float(feature_distance(mine, theirs, torch.zeros(1, 1, 4, 4))) == 0
+    double = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    fixed = torch.randn(1, 3, 2, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: feature_distance(x, fixed, torch.ones(1, 1, 2, 2).double()), double)
+
+
+def test_things_are_where_the_labels_say():
+    semantic = torch.zeros(2, 4, 4, dtype=torch.long)
+    semantic[0, 1, 2], semantic[1] = 2, -1
+    weight = torch.zeros(2, 4, 4)
+    weight[:, 3, 3] = 0.7
+    targets = DetectorTargets(torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4, 4), weight, semantic, 1)
+    found = things(Batch(torch.zeros(2, 3, 16, 16), targets))
+    assert found[0].nonzero().tolist() == [[0, 1, 2]] and found[1].nonzero().tolist() == [[0, 3, 3]]
+    masks = torch.rand(2, 1, 16, 16)
+    assert torch.equal(things(Batch(torch.zeros(2, 3, 16, 16), targets, masks)), (masks > 0.5).float())
+    assert things(batches('pose')[0]).min() == 1
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'pose', 'detector'])
+def test_feature_distance_is_nothing_at_the_start_and_grows(kind):
+    network = small_network(kind).train()
+    objective = FeatureDistance((1,), weight=1.0)
+    objective.start(network)
+    assert list(objective.players()) == []
+    source, target = batches(kind)
+    source.masks = torch.ones(4, 1, *source.images.shape[-2:])
+    assert float(joint_pass(network, [objective], source, target, 0)[1]['feature_distance'].detach()) < 1e-5
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    frozen = {name: p.clone() for name, p in objective.frozen.named_parameters()}
+    loss = joint_pass(network, [objective], source, target, 0)[1]['feature_distance']
+    assert float(loss.detach()) > 1e-3
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
+    assert all(torch.equal(p, frozen[name]) and p.grad is None for name, p in objective.frozen.named_parameters())
+
+
+# class-mix
+
+def window(boxes: list[list[float]], classes: list[int], semantic: bool) -> Batch:
+    """Return one 64x64 window for three classes; objects fill their boxes."""
+    labels = np.zeros((16, 16), np.uint8)
+    for (x0, y0, x1, y1), c in zip(boxes, classes):
+        labels[int(y0) // 4:int(y1) // 4, int(x0) // 4:int(x1) // 4] = 1 + c
+    targets = detector_targets([np.array(boxes)], [np.array(classes)], (64, 64), 3, [labels if semantic else None])
+    return Batch(torch.full((1, 3, 64, 64), 0.25 if semantic else 0.75), targets)
+
+
+def test_class_mix_pastes_pictures_and_labels_of_the_chosen_classes():
+    source = window([[8, 8, 24, 24], [32, 32, 56, 56]], [0, 1], True)
+    target = window([[4, 4, 28, 28], [40, 8, 60, 28]], [2, 2], False)  # the first lies under the pasted object
+    target.targets.ignored = torch.ones(1, 16, 16, dtype=torch.bool)
+    made = mix(source, target, [torch.tensor([1])])
+    mine, theirs, found = source.targets, target.targets, made.targets
+    pasted = mine.semantic == 1
+    assert pasted.sum() == 16
+    # picture
+    assert (made.images[0, 0, 8:24, 8:24] == 0.25).all() and (made.images == 0.25).sum() == 3 * 16 * 16
+    # semantic map: true under what was pasted, the teacher's (unknown) elsewhere
+    assert (found.semantic[pasted] == 1).all() and (found.semantic[~pasted] == -1).all()
+    # heat: the pasted object's peak, and of the target's two only the one that is not covered
+    assert torch.equal(found.heat[:, 0], mine.heat[:, 0]) and found.heat[:, 1].max() == 0
+    assert (found.heat[:, 2] == 1).sum() == 1 and (found.heat[:, 2][pasted] == 0).all()
+    assert found.count == 2 and theirs.count == 2
+    # sides and weights belong to the object that is seen
+    own = (mine.weight > 0) & (mine.semantic == 1)
+    assert own.any()
+    assert torch.equal(found.weight[own], mine.weight[own])
+    assert torch.equal(found.sides.permute(0, 2, 3, 1)[own], mine.sides.permute(0, 2, 3, 1)[own])
+    assert (found.weight[pasted & ~own] == 0).all()
+    far = torch.zeros(1, 16, 16, dtype=torch.bool)
+    far[:, :8, 9:] = True
+    assert torch.equal(found.weight[far], theirs.weight[far])
+    # nothing is ignored where the truth is known
+    assert torch.equal(found.ignored, ~pasted & (found.heat.amax(1) < 1))
+    # the class that was not chosen leaves no trace, and the originals are as they were
+    assert (found.weight[0, 9:, 9:] == 0).all() and theirs.heat[:, 2].max() == 1 and (target.images == 0.75).all()
+
+
+def test_class_mix_draws_half_of_the_object_classes():
+    semantic = torch.tensor([[0, 1, 1], [2, 3, -1], [0, 0, 5]])
+    for _ in range(10):
+        chosen = drawn_classes(semantic)
+        assert len(chosen) == 2 and set(chosen.tolist()) < {1, 2, 3, 5} and len(set(chosen.tolist())) == 2
+    assert len(drawn_classes(torch.tensor([[3]]))) == 1 and len(drawn_classes(torch.zeros(2, 2))) == 0
+    seen = {c for _ in range(50) for c in drawn_classes(semantic).tolist()}
+    assert seen == {1, 2, 3, 5}
+
+
+def test_class_mix_takes_more_target_than_source_and_names_what_is_wrong():
+    source = window([[8, 8, 24, 24]], [0], True)
+    target = window([[40, 8, 60, 28]], [2], False)
+    twice = detector_targets([np.zeros((0, 4))] * 2, [np.zeros(0, int)] * 2, (64, 64), 3, [None] * 2)
+    objective = ClassMix((1,))
+    made = objective.mixed(source, Batch(torch.zeros(2, 3, 64, 64), twice), 0)
+    assert made.targets.count == 2 and objective.metrics() == {'pasted_classes': 1.0}
+    with pytest.raises(ValueError, match='class_mix: expected detector targets of source and target, got .* NoneType'):
+        objective.mixed(source, Batch(target.images), 0)
+    with pytest.raises(ValueError, match='expected one size'):
+        objective.mixed(source, Batch(torch.zeros(1, 3, 32, 64), target.targets), 0)
+
+
+# masked consistency
+
+def test_masks_hide_the_right_share_in_whole_blocks():
+    mask = blocks_mask(200, (64, 48), 8, 0.7)
+    assert mask.shape == (200, 1, 64, 48) and float(mask.float().mean()) == pytest.approx(0.7, abs=0.02)
+    cells = mask.unflatten(3, (6, 8)).unflatten(2, (8, 8))
+    assert (cells == cells[:, :, :, :1, :, :1]).all()
+    assert not blocks_mask(3, (20, 20), 8, 0.0).any() and blocks_mask(3, (20, 20), 8, 1.0).all()
+
+
+@pytest.mark.parametrize(('side', 'block'), [(28, 4), (64, 8), (192, 24)])
+def test_every_second_picture_is_masked_and_labels_stay(side, block):
+    target = Batch(torch.rand(5, 3, side, side), ClassTargets(torch.arange(5)), confidence=torch.ones(5))
+    before = target.images.clone()
+    made = MaskedConsistency((1,)).mixed(target, target, 0)
+    assert torch.equal(made.images[1::2], before[1::2]) and torch.equal(target.images, before)
+    hidden = (made.images[::2] == GREY).all(dim=1)
+    assert 0.4 < float(hidden.float().mean()) < 0.95
+    assert torch.equal(made.images[::2].permute(0, 2, 3, 1)[~hidden], before[::2].permute(0, 2, 3, 1)[~hidden])
+    assert (hidden[:, :block, :block] == hidden[:, :1, :1]).all()
+    assert made.targets is target.targets and made.confidence is target.confidence
+
+
+# recipes
+
+@pytest.mark.parametrize('kind', ['classifier', 'pose', 'detector'])
+@pytest.mark.parametrize('name', ['daformer', 'mic'])
+def test_a_step_of_the_recipe(name, kind):
+    run, reports = take_steps(load_recipe(name), kind)
+    assert run.step_count == 2 and all(np.isfinite(v) for v in reports[-1].values())
+    assert ('feature_distance' in reports[-1]) == (name == 'daformer')
+    if kind == 'classifier':
+        assert {'target_class', 'quality'} <= set(reports[-1])
+
+
+@pytest.mark.parametrize('name', ['daformer', 'mic'])
+def test_a_learner_with_the_recipe_takes_a_step(name, monkeypatch):
+    learner = Learner(Bundle.create({'box': MODEL}), load_recipe(name))
+    rng = np.random.default_rng(0)
+    frames = [labelled_frame(rng, MODEL, POSE) for _ in range(2)]
+    seen = iter(frames * 2)
+
+    def sure(_teacher, picture, *_, **__):
+        label = next(seen).labels[0]
+        return PseudoLabels(picture, label.box[None], ('box',), np.zeros((0, 4)), (label,))
+
+    monkeypatch.setattr('sim2real_da.online.learner.pseudo_labels', sure)
+    report = learner.step(frames, [frame(rng) for _ in range(2)])
+    assert {'detector/target_heat', 'detector/target_semantic', 'detector/quality', 'pose/target_rotation',
+            'pose/quality'} <= set(report)
+    if name == 'daformer':
+        assert {'detector/pasted_classes', 'detector/feature_distance', 'pose/feature_distance'} <= set(report)
+    assert all(np.isfinite(v) for v in report.values()) and learner.step_count == 1
