@@ -14,10 +14,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from sim2real_da.geometry import matrix_from_quaternion, quaternion_from_matrix
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
-from sim2real_da.simulation.objects import bop_models, bop_names, load_objects
+from sim2real_da.simulation.objects import SimObject, bop_models, bop_names, bop_objects, load_objects
 
 LOG = logging.getLogger(__name__)
+_T = TypeVar('_T')
 SCENE_STEP = 1_000_000  # id of a frame = scene * SCENE_STEP + number, where a split has several scenes
 LMO_LAST_ADAPTATION = 611
 MASKS = {'instances': ('instances',), 'mask_visib': ('mask_visib',), 'both': ('instances', 'mask_visib'), 'none': ()}
@@ -150,14 +151,21 @@ class BopDataset:
 
     @cached_property
     def _object_models(self) -> dict[str, ObjectModel]:
-        spec = str(self._description.get('objects', ''))
-        if self._models is None and spec == 'tools':
+        if self._of_tools():
             return {item.name: item.model for item in load_objects('tools')}
+        return self._from_models(bop_models)
+
+    def _of_tools(self) -> bool:
+        return self._models is None and self._description.get('objects') == 'tools'
+
+    def _from_models(self, read: Callable[[Path], _T]) -> _T:
+        """Read the models where they are: beside the pictures, or where the set was rendered from."""
+        spec = str(self._description.get('objects', ''))
         candidates = [self._models] if self._models else [self.folder, *([Path(spec)] if spec else [])]
         errors = []
         for candidate in candidates:
             try:
-                return bop_models(candidate)
+                return read(candidate)
             except FileNotFoundError as error:
                 errors.append(str(error))
         raise FileNotFoundError('; '.join(errors))
@@ -168,6 +176,13 @@ class BopDataset:
         :raises FileNotFoundError: when there is no models folder
         """
         return dict(self._object_models)
+
+    def drawn_objects(self) -> list[SimObject]:
+        """Return the objects as the simulator draws them, in the same order.
+
+        :raises FileNotFoundError: when there is no models folder
+        """
+        return load_objects('tools') if self._of_tools() else self._from_models(bop_objects)
 
     def name(self, number: int) -> str:
         """Return the class name of an object id."""

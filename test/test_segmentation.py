@@ -1,0 +1,101 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Mean intersection over union, worked by hand, and masks drawn from poses against the simulator's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import box_model, labelled_frame
+
+from sim2real_da.evaluation.segmentation import confusion, intersection_over_union, score_segmentation
+from sim2real_da.networks.detector import Detector, DetectorOutput
+from sim2real_da.samples import Intrinsics, LabelledFrame, Pose
+
+# unequal focal lengths and a principal point far from the middle: a sign or axis mixed up cannot pass
+CAMERA = Intrinsics(320, 240, 290.0, 310.0, 190.0, 95.0)
+
+
+def test_a_hand_worked_map():
+    true = np.array([[0, 0, 1, 1], [0, 2, 2, -1]])
+    said = np.array([[0, 1, 1, 1], [0, 2, 0, 2]])
+    counts = confusion(said, true, 4)
+    assert counts.tolist() == [[2, 1, 0, 0], [0, 2, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    found = intersection_over_union(counts)
+    # background: 2 of 3 + 1 said wrongly; class 1: 2 of 2 + 1; class 2: 1 of 2; class 3 is neither there nor said
+    assert found[:3].tolist() == [2 / 4, 2 / 3, 1 / 2] and np.isnan(found[3])
+
+
+class Says(Detector):
+    """Says one class everywhere."""
+
+    def forward(self, image: torch.Tensor) -> DetectorOutput:
+        height, width = image.shape[-2] // 4, image.shape[-1] // 4
+        semantic = torch.zeros(len(image), 2, height, width)
+        semantic[:, 1] = 1
+        return DetectorOutput(torch.zeros(len(image), 1, height, width), torch.ones(len(image), 4, height, width),
+                              semantic, [])
+
+
+def test_the_detectors_map_is_scored_at_its_own_resolution():
+    model = box_model('box')
+    pose = Pose(np.array([0, 0, 0, 1.0]), np.array([0, 0, 0.5]))
+    labelled = labelled_frame(np.random.default_rng(0), model, pose)
+    mask = np.zeros((240, 320), bool)
+    mask[:120] = True  # half of the picture: IoU 1/2 for the class that is said everywhere, 0 for background
+    half = LabelledFrame(labelled.frame, (replace(labelled.labels[0], mask=mask),))
+    found = score_segmentation(Says(1), [half], ['box'])
+    assert found == {'miou': 0.25, 'frames': 1, 'iou': {'background': 0.0, 'box': 0.5}}
+    bare = LabelledFrame(labelled.frame, (replace(labelled.labels[0], mask=None),))
+    with pytest.raises(ValueError, match='a label without a mask'):
+        score_segmentation(Says(1), [bare], ['box'])
+    with pytest.raises(ValueError, match='no frames'):
+        score_segmentation(Says(1), [], ['box'])
+
+
+@pytest.fixture(scope='module')
+def drawn():
+    """Frames of the tools that nothing unlabelled hides."""
+    pytest.importorskip('mujoco', reason='the simulator needs MuJoCo: pip install mujoco')
+    from sim2real_da.simulation.objects import load_objects
+    from sim2real_da.simulation.randomisation import Randomisation
+    from sim2real_da.simulation.simulator import Simulator
+
+    objects = load_objects('tools')
+    simulator = Simulator(objects, CAMERA, seed=(3, 0), randomisation=Randomisation(distractors=False))
+    frames = [simulator.sample() for _ in range(3)]
+    simulator.close()
+    return objects, frames
+
+
+def test_masks_from_poses_are_those_of_the_simulator(drawn):
+    from sim2real_da.simulation.pose_masks import PoseMasks
+
+    objects, frames = drawn
+    masks, seen = PoseMasks(objects), 0
+    for labelled in frames:
+        bare = LabelledFrame(labelled.frame, tuple(replace(label, mask=None) for label in labelled.labels))
+        for label, truth in zip(masks.masked(bare).labels, labelled.labels):
+            if truth.mask.sum() < 100:
+                continue
+            assert (label.mask & truth.mask).sum() / (label.mask | truth.mask).sum() > 0.9, label.name
+            seen += 1
+    assert seen >= 5
+    # objects of the frame before are gone
+    alone = LabelledFrame(frames[0].frame, frames[0].labels[:1])
+    assert masks.masked(alone).labels[0].mask.sum() >= frames[0].labels[0].mask.sum()
+    masks.close()
+
+
+def test_labels_that_cannot_be_drawn_are_named(drawn):
+    from sim2real_da.simulation.pose_masks import PoseMasks
+
+    objects, frames = drawn
+    masks, label = PoseMasks(objects), frames[0].labels[0]
+    with pytest.raises(ValueError, match="object 'spoon' is not known"):
+        masks.masked(LabelledFrame(frames[0].frame, (replace(label, name='spoon'),)))
+    with pytest.raises(ValueError, match='labelled twice'):
+        masks.masked(LabelledFrame(frames[0].frame, (label, label)))
