@@ -1,27 +1,34 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""The offline loop for classifiers: labelled source pictures, unlabelled target pictures, a recipe, an adapted network.
+"""The offline loop: labelled source samples, unlabelled target samples, a recipe, an adapted network.
 
-Target pictures come as a bare array, which cannot carry labels. Where an objective wants the teacher's labels, the
-teacher looks at the pictures as they are and the student at changed copies (place, scale, turn, light, noise).
+:func:`train` is the loop for any network; it draws source batches from an iterator and asks for a target batch, which
+the teacher may label. Beside it stand the batches of classifiers (:func:`adapt`) and of crops with poses
+(:func:`adapt_crops`). Target pictures come as a bare array, which cannot carry labels. Where an objective wants the
+teacher's labels, the teacher looks at the pictures as they are and the student at changed copies: place, scale, turn,
+light, noise for classes; light and noise alone where labels have a place.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.adaptation import Adaptation
 from sim2real_da.data.pictures import Pictures
 from sim2real_da.networks.classifier import Classifier, ClassTargets
+from sim2real_da.networks.crop_labels import crop_labels
+from sim2real_da.networks.crop_sets import CropBatches
+from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.objectives import Batch
 from sim2real_da.recipes import Recipe
 
@@ -31,54 +38,49 @@ LABELLED_SHARE = 0.25  # of a target batch, where a few target pictures are labe
 REPORTS = 20  # a run's course has about so many entries
 
 
+Network = TypeVar('Network', bound=nn.Module)
+Made = TypeVar('Made', bound=nn.Module, covariant=True)
+#: makes a target batch, with labels of the run's teacher where an objective wants them
+TargetBatches = Callable[[Adaptation], Batch]
+
+
 @dataclass(frozen=True)
-class Adapted:
+class Adapted(Generic[Made]):
     """What a run made.
 
     :param network: the averaged teacher or the network itself, as the recipe says; in evaluation mode
     :param course: losses and metrics on the way, means since the last entry, with ``step``
     """
 
-    network: Classifier
+    network: Made
     course: list[dict[str, float]]
     seconds: float
 
 
-def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray[np.uint8] | None, steps: int,
-          seed: int = 0, labelled: Pictures | None = None) -> Adapted:
-    """Train a classifier by a recipe, on the device where it is.
+def train(network: Network, kind: str, recipe: Recipe, source: Iterator[Batch], target: TargetBatches | None,
+          steps: int, seed: int = 0) -> Adapted[Network]:
+    """Train a network by a recipe, on the device where it is.
 
     Steps that are not finite change nothing; a run of such steps only is an error.
 
     :param network: where to start; it is trained in place
-    :param source: labelled
-    :param target: uint8 RGB ``(N, H, W, 3)``; None for recipes that do not look at any
-    :param seed: of batches, changes, and of the objectives' players; sets torch's generator
-    :param labelled: a few labelled target pictures (semi-supervised), with the source's class numbers; a quarter of
-        each target batch is of them, for objectives that learn from labels of the target
-    :raises ValueError: for pictures without labels or with other classes, a missing target, sizes that do not match
+    :param kind: 'classifier', 'pose' or 'detector'
+    :param source: labelled batches, without an end
+    :param target: called once a step; None for recipes that do not look at any
+    :param seed: of changes and of the objectives' players; sets torch's generator
+    :raises ValueError: when the recipe looks at target pictures and there are none
     """
     torch.manual_seed(seed)
-    device = next(network.parameters()).device
-    run = Adaptation(network, 'classifier', recipe, steps=steps)
-    _check(network, recipe, run, source, target, labelled)
-    count = recipe.offline.batch
-    sources = _labelled_batches(source, count, [seed, 0], device)
-    few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
-    targets = None
-    if run.needs_target and target is not None:
-        targets = _batches(target, count - few, [seed, 1], device)
-    known = _labelled_batches(labelled, few, [seed, 2], device) if labelled is not None else None
+    run = Adaptation(network, kind, recipe, steps=steps)
+    if run.needs_target and target is None:
+        raise ValueError(f'recipe {recipe.name}: looks at target pictures, there are none')
     course: list[dict[str, float]] = []
     recent: list[dict[str, float]] = []
     begin, skipped = time.monotonic(), 0
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for step in range(steps):
-        images, classes = next(sources)
-        batch = None
-        if targets is not None:
-            batch = target_batch(run, next(targets)[0], next(known) if known is not None else None)
-        report = run.step(Batch(images, ClassTargets(classes)), batch)
+        batch = next(source)
+        report = run.step(batch, target(run) if run.needs_target and target is not None else None)
         skipped += 'skipped' in report
         recent.append(report)
         if (step + 1) % max(steps // REPORTS, 1) == 0:
@@ -89,8 +91,57 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
     if skipped == steps and steps:
         raise ValueError(f'recipe {recipe.name}: no step had a finite loss; lower its learning rate')
     made = run.teacher if recipe.offline.averaged else run.network
-    assert isinstance(made, Classifier)
-    return Adapted(made.eval(), course, time.monotonic() - begin)
+    return Adapted(cast(Network, made.eval()), course, time.monotonic() - begin)
+
+
+def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray[np.uint8] | None, steps: int,
+          seed: int = 0, labelled: Pictures | None = None) -> Adapted[Classifier]:
+    """Train a classifier by a recipe, see :func:`train`.
+
+    :param network: where to start; it is trained in place
+    :param source: labelled
+    :param target: uint8 RGB ``(N, H, W, 3)``; None for recipes that do not look at any
+    :param seed: of batches, changes, and of the objectives' players; sets torch's generator
+    :param labelled: a few labelled target pictures (semi-supervised), with the source's class numbers; a quarter of
+        each target batch is of them, for objectives that learn from labels of the target
+    :raises ValueError: for pictures without labels or with other classes, a missing target, sizes that do not match
+    """
+    device = next(network.parameters()).device
+    _check(network, source, target, labelled)
+    count = recipe.offline.batch
+    few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
+    known = _labelled_batches(labelled, few, [seed, 2], device) if labelled is not None else None
+    pictures = _batches(target, count - few, [seed, 1], device) if target is not None and len(target) else None
+
+    def target_batches(run: Adaptation) -> Batch:
+        assert pictures is not None
+        return target_batch(run, next(pictures)[0], next(known) if known is not None else None)
+
+    sources = (Batch(images, ClassTargets(classes))
+               for images, classes in _labelled_batches(source, count, [seed, 0], device))
+    return train(network, 'classifier', recipe, sources, None if pictures is None else target_batches, steps, seed)
+
+
+def adapt_crops(network: Network, recipe: Recipe, source: CropBatches, target: NDArray[np.uint8] | None, steps: int,
+                seed: int = 0) -> Adapted[Network]:
+    """Train a network of direct poses by a recipe, on the device where it and the source crops are.
+
+    :param source: labelled crops, with masks for objectives that look at them
+    :param target: crops, uint8 RGB ``(N, S, S, 3)``; None for recipes that do not look at any
+    :raises ValueError: for a missing target or crops of two sizes
+    """
+    if target is not None and target.shape[1:] != source.crops.images.shape[1:]:
+        raise ValueError(f'target: crops are {target.shape[1:]}, those of the source {source.crops.images.shape[1:]}; '
+                         'expected one size')
+    sources = (Batch(*source.batch(index)) for index in _rows(len(source.crops), recipe.offline.batch, [seed, 0]))
+    if target is None or not len(target):
+        return train(network, 'pose', recipe, sources, None, steps, seed)
+    indices = _rows(len(target), recipe.offline.batch, [seed, 1])
+
+    def target_batches(run: Adaptation) -> Batch:
+        return crop_target_batch(run, to_tensor(list(target[next(indices)]), source.device), source)
+
+    return train(network, 'pose', recipe, sources, target_batches, steps, seed)
 
 
 def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Batch:
@@ -103,7 +154,7 @@ def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] |
     """
     whole = images if known is None else torch.cat([images, known[0]])
     wants_confidence = any(o.needs_confidence for o in run.objectives)
-    if not (run.needs_pseudo_labels or wants_confidence):
+    if not wants_labels(run):
         if known is None:
             return Batch(whole)
         counts = torch.cat([whole.new_zeros(len(images)), whole.new_ones(len(known[1]))])
@@ -118,24 +169,50 @@ def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] |
     return Batch(changed(whole), ClassTargets(classes, weight), confidence=confidence)
 
 
+def crop_target_batch(run: Adaptation, images: Tensor, objects: CropBatches) -> Batch:
+    """Return what the student sees of target crops: relit, since a pose has a place.
+
+    :param objects: has the symmetries and surfaces that labels carry
+    """
+    if not wants_labels(run):
+        return Batch(images)
+    targets, confidence = crop_labels(run.teacher, images, objects.turns, objects.clouds)
+    if not any(o.needs_confidence for o in run.objectives):
+        assert targets.posed is not None
+        targets.sure = confidence >= SURE
+        targets.posed = targets.posed & targets.sure
+    return Batch(relit(images), targets, confidence=confidence)
+
+
+def wants_labels(run: Adaptation) -> bool:
+    """Return whether the teacher is to label the target."""
+    return run.needs_pseudo_labels or any(o.needs_confidence for o in run.objectives)
+
+
 def changed(images: Tensor) -> Tensor:
-    """Return copies ``(B, 3, H, W)`` in [0, 1], each moved, turned, scaled, relit and made noisy a little.
+    """Return copies ``(B, 3, H, W)`` in [0, 1], each moved, turned, scaled and :func:`relit` a little.
 
     Up to 10 % of the side, 10 degrees, 10 % of the size; digits and signs are not mirrored.
     """
-    count = len(images)
-
-    def drawn(span: float) -> Tensor:
-        return (2 * torch.rand(count, device=images.device) - 1) * span
-
-    angle, scale, contrast, brightness = drawn(torch.pi / 18), 1 + drawn(0.1), 1 + drawn(0.2), drawn(0.1)
+    angle, scale = _drawn(images, torch.pi / 18), 1 + _drawn(images, 0.1)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    turn = torch.stack([torch.stack([cosine, -sine, drawn(0.2)], 1), torch.stack([sine, cosine, drawn(0.2)], 1)], 1)
+    turn = torch.stack([torch.stack([cosine, -sine, _drawn(images, 0.2)], 1),
+                        torch.stack([sine, cosine, _drawn(images, 0.2)], 1)], 1)
     grid = F.affine_grid(turn, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode='border', align_corners=False)
-    lit = (moved - 0.5) * contrast[:, None, None, None] + 0.5 + brightness[:, None, None, None]
-    noise = 0.05 * torch.rand(count, 1, 1, 1, device=images.device) * torch.randn_like(lit)
+    return relit(F.grid_sample(images, grid, padding_mode='border', align_corners=False))
+
+
+def relit(images: Tensor) -> Tensor:
+    """Return copies ``(B, 3, H, W)`` in [0, 1] of other contrast and brightness, with noise; nothing moves."""
+    contrast, brightness = 1 + _drawn(images, 0.2), _drawn(images, 0.1)
+    lit = (images - 0.5) * contrast[:, None, None, None] + 0.5 + brightness[:, None, None, None]
+    noise = 0.05 * torch.rand(len(images), 1, 1, 1, device=images.device) * torch.randn_like(lit)
     return (lit + noise).clamp(0, 1)
+
+
+def _drawn(images: Tensor, span: float) -> Tensor:
+    """Return a number between -span and span for each picture ``(B,)``."""
+    return (2 * torch.rand(len(images), device=images.device) - 1) * span
 
 
 def _labelled_batches(pictures: Pictures, count: int, seed: list[int],
@@ -148,21 +225,26 @@ def _labelled_batches(pictures: Pictures, count: int, seed: list[int],
 
 def _batches(images: NDArray[np.uint8], count: int, seed: list[int],
              device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pictures in [0, 1] and which they are for ever, every picture once before any comes again."""
-    rng = np.random.default_rng(seed)
+    """Yield pictures in [0, 1] and which they are for ever."""
     stored = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    queue = np.empty(0, np.int64)
-    while True:
-        while len(queue) < count:
-            queue = np.concatenate([queue, rng.permutation(len(images))])
-        rows: Tensor = torch.from_numpy(queue[:count]).to(device)
-        queue = queue[count:]
+    for index in _rows(len(images), count, seed):
+        rows: Tensor = torch.from_numpy(index).to(device)
         # a permuted view keeps the channels last, which convolutions on a CPU like
         yield stored[rows].permute(0, 3, 1, 2).float().div(255), rows
 
 
-def _check(network: Classifier, recipe: Recipe, run: Adaptation, source: Pictures, target: NDArray[np.uint8] | None,
-           labelled: Pictures | None) -> None:
+def _rows(length: int, count: int, seed: list[int]) -> Iterator[NDArray[np.int64]]:
+    """Yield indices ``(count,)`` for ever, every sample once before any comes again."""
+    rng = np.random.default_rng(seed)
+    queue = np.empty(0, np.int64)
+    while True:
+        while len(queue) < count:
+            queue = np.concatenate([queue, rng.permutation(length)])
+        yield queue[:count]
+        queue = queue[count:]
+
+
+def _check(network: Classifier, source: Pictures, target: NDArray[np.uint8] | None, labelled: Pictures | None) -> None:
     classes = network.config['classes']
     for name, pictures in (('source', source), ('labelled target', labelled)):
         if pictures is None:
@@ -171,8 +253,6 @@ def _check(network: Classifier, recipe: Recipe, run: Adaptation, source: Picture
             raise ValueError(f'{name}: these pictures have no labels')
         if not len(pictures) or pictures.labels.max() >= classes:
             raise ValueError(f'{name}: {len(pictures)} pictures, expected some, of {classes} classes')
-    if run.needs_target and (target is None or not len(target)):
-        raise ValueError(f'recipe {recipe.name}: looks at target pictures, there are none')
     if target is not None and target.shape[1:] != source.images.shape[1:]:
         raise ValueError(f'target: pictures are {target.shape[1:]}, those of the source {source.images.shape[1:]}; '
                          'expected one size')

@@ -182,7 +182,10 @@ def direct_loss(output: DirectOutput, targets: PoseTargets) -> dict[str, Tensor]
         raise TypeError(f'direct regression: expected DirectTargets, got {type(own).__name__}')
     device = output.classes.device
     shown = targets.classes < output.classes.shape[1] - 1
-    classification = F.cross_entropy(output.classes, targets.classes, reduction='sum')
+    if targets.posed is not None:
+        shown = shown & targets.posed
+    classification = F.cross_entropy(output.classes, targets.classes, reduction='none')
+    classification = (classification if targets.sure is None else classification * targets.sure).sum()
     classification = classification / shared_mean(torch.tensor(float(len(shown)), device=device))
     rows = shown.nonzero()[:, 0]
     index = targets.classes[rows]

@@ -65,10 +65,14 @@ class PoseTargets:
 
     :param classes: index ``(B,)``; C means "none of them"
     :param of: the representation's own targets
+    :param posed: regression: whose pose counts, bool ``(B,)``; None: of all that show an object
+    :param sure: regression: whose class counts, bool ``(B,)``; None: all
     """
 
     classes: Tensor
     of: DenseTargets | DirectTargets
+    posed: Tensor | None = None
+    sure: Tensor | None = None
 
     @property
     def count(self) -> int:
