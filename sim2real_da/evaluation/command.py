@@ -13,15 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.pictures import load
 from sim2real_da.evaluation.bop_csv import write_csv
 from sim2real_da.evaluation.classification import accuracy
 from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.evaluation.report import METRICS, Metric
+from sim2real_da.evaluation.segmentation import score_segmentation
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier_weights import load_classifier
+from sim2real_da.networks.crop_sets import cut_crops
+from sim2real_da.networks.crop_sets import score as score_crops
+from sim2real_da.networks.detector import Detector
 from sim2real_da.networks.estimator import Estimator
+from sim2real_da.networks.network_weights import load_network
+from sim2real_da.networks.pose import PoseNetwork
 from sim2real_da.networks.weights_file import kind_of, manifest_of
 from sim2real_da.resources import weights_file
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
@@ -73,8 +81,11 @@ def run(options: argparse.Namespace) -> None:
     :raises ValueError: for data without ground truth, ids that are not there, weights that cannot be used
     """
     path = weights_path(options.weights)
-    if path.is_file() and kind_of(manifest_of(path)) == 'classifier':
+    kind = kind_of(manifest_of(path)) if path.is_file() else 'bundle'
+    if kind == 'classifier':
         return _run_classifier(path, options)
+    if kind in ('pose', 'detector'):
+        return _run_network(path, kind, options)
     bundle = Bundle.load(path)
     dataset = None
     if options.data == 'surrogate':
@@ -115,6 +126,38 @@ def _run_classifier(path: Path, options: argparse.Namespace) -> None:
                                   **result})
 
 
+def _run_network(path: Path, kind: str, options: argparse.Namespace) -> None:
+    """Score one network of a benchmark: crops around the true boxes, or semantic maps of whole frames."""
+    network, manifest = load_network(path, kind, options.device)
+    if options.csv or options.data == 'surrogate':
+        raise ValueError(f'{path}: a {kind} network alone; expected a BOP data set with --data, and no --csv')
+    dataset = BopDataset(Path(options.data), options.split)
+    objects = dataset.objects()
+    if list(objects) != manifest['names']:
+        raise ValueError(f'{path}: made for {", ".join(manifest["names"])}; {options.data} has {", ".join(objects)}')
+    ids = frame_ids(dataset, options.ids)
+    result: dict[str, Any]
+    if isinstance(network, PoseNetwork):
+        crops = cut_crops(dataset, ids, network.crop_size, np.random.default_rng(0), jitter=False)
+        result = {**score_crops(network, crops, objects, options.device), 'crops': len(crops)}
+        text = f'{"Accuracy":22} {result["accuracy"]:.4f} of {len(crops)} crops\n' \
+            f'{"Mean angle":22} {result["mean_angle_deg"]:.1f} degrees\n'
+    else:
+        assert isinstance(network, Detector)
+        from sim2real_da.simulation.pose_masks import PoseMasks  # only here a renderer is needed
+
+        masks = PoseMasks(dataset.drawn_objects())
+        frames = (masks.masked(dataset.frame(i)) for i in ids)
+        result = score_segmentation(network, frames, list(objects), options.device)
+        masks.close()
+        text = f'{"mIoU":22} {result["miou"]:.4f} of {result["frames"]} frames\n' + ''.join(
+            f'{f"IoU, {name}":22} {value:.4f}\n' for name, value in result['iou'].items())
+    sys.stdout.write(text)
+    if options.json:
+        write_json(options.json, {'weights': options.weights, 'recipe': manifest['recipe'], 'data': options.data,
+                                  **result})
+
+
 def weights_path(name: str) -> Path:
     """Return a weights file, or a shipped one by its name."""
     path = Path(name)
@@ -146,16 +189,25 @@ def recorded(dataset: BopDataset, bundle: Bundle, ids_file: Path | None = None) 
 
     :raises ValueError: without ground truth, for ids that are not there, for weights made for other objects
     """
-    if not dataset.has_ground_truth:
-        raise ValueError(f'{dataset.folder}: no ground truth (scene_gt.json), nothing to score against')
+    ids = frame_ids(dataset, ids_file)
     if not set(bundle.classes) & set(dataset.objects()):
         raise ValueError(f'weights for other objects: they know {", ".join(bundle.classes)}; '
                          f'{dataset.folder} has {", ".join(dataset.objects())}')
+    return (dataset.frame(number) for number in ids)
+
+
+def frame_ids(dataset: BopDataset, ids_file: Path | None = None) -> list[int]:
+    """Return the ids of a data set's frames, all or those of a file.
+
+    :raises ValueError: without ground truth, for ids that are not there
+    """
+    if not dataset.has_ground_truth:
+        raise ValueError(f'{dataset.folder}: no ground truth (scene_gt.json), nothing to score against')
     known = dataset.ids()
     ids = read_ids(ids_file) if ids_file else known
     if missing := sorted(set(ids) - set(known)):
         raise ValueError(f'{ids_file}: frame {missing[0]} is not in {dataset.folder}')
-    return (dataset.frame(number) for number in ids)
+    return ids
 
 
 def read_ids(path: Path) -> list[int]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier_weights import load_classifier
+from sim2real_da.networks.network_weights import BUILDERS, load_network
 from sim2real_da.networks.weights_file import kind_of, manifest_of
 from sim2real_da.resources import weights_file
 
@@ -32,7 +33,11 @@ def run(options: argparse.Namespace) -> None:
     path = Path(options.file) if Path(options.file).suffix else weights_file(options.file)
     manifest = manifest_of(path)
     lines = {'file': f'{path} ({path.stat().st_size / 1e6:.1f} MB, checksum right)'}
-    lines |= _classifier(path, manifest) if kind_of(manifest) == 'classifier' else _bundle(path, manifest)
+    kind = kind_of(manifest)
+    if kind == 'classifier':
+        lines |= _classifier(path, manifest)
+    else:
+        lines |= _network(path, kind) if kind in BUILDERS else _bundle(path, manifest)
     if options.json:
         sys.stdout.write(json.dumps(manifest, indent=2) + '\n')
         return
@@ -55,6 +60,12 @@ def _classifier(path: Path, manifest: dict[str, Any]) -> dict[str, str]:
     return {'recipe': manifest['recipe'], 'note': manifest['note'] or '-',
             'classes': ', '.join(network.config['names']) or str(config['classes']),
             'classifier': _size(network, config)}
+
+
+def _network(path: Path, kind: str) -> dict[str, str]:
+    network, manifest = load_network(path, kind)
+    return {'recipe': manifest['recipe'], 'note': manifest['note'] or '-', 'classes': ', '.join(manifest['names']),
+            kind: _size(network, manifest[kind])}
 
 
 def _size(network: nn.Module, config: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks as one checksummed safetensors file that says what is in it.
 
-The manifest is JSON in the file's metadata: format, kind ('bundle': detector and pose network; 'classifier'),
-checksum, and what the kind needs. No pickle is read or written.
+The manifest is JSON in the file's metadata: format, kind ('bundle': detector and pose network; 'classifier'; 'pose' or
+'detector': one of the two alone), checksum, and what the kind needs. No pickle is read or written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def pack(tensors: dict[str, torch.Tensor], manifest: dict[str, Any]) -> bytes:
 def unpack(data: bytes | bytearray | memoryview, kind: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Return manifest and tensors.
 
-    :param kind: 'bundle' or 'classifier'
+    :param kind: 'bundle', 'classifier', ...
     :raises WeightsError: for another kind, truncated or damaged data, a wrong checksum
     """
     manifest = read_manifest(data)

@@ -1,0 +1,60 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""One source and one target: what a benchmark's rows are made and measured with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sim2real_da.offline import Adapted
+from sim2real_da.recipes import Recipe
+
+
+class Task:
+    """Base of the tasks.
+
+    :param name: of the target, as ``--task`` and the tables know it
+    :param source_name: tasks of one source share their source_only models
+    :param file_name: start of the weights files' names
+    """
+
+    #: 'classifier', 'pose' or 'detector'
+    kind: str
+    #: what :meth:`score` returns that tables show; the first is what a person watches
+    metrics: tuple[str, ...]
+
+    def __init__(self, name: str, source_name: str, file_name: str | None = None) -> None:
+        self.name, self.source_name, self.file_name = name, source_name, file_name or name
+
+    def network(self, seed: int) -> nn.Module:
+        """Return where training begins, on the device."""
+        raise NotImplementedError
+
+    @property
+    def trained(self) -> bool:
+        """Whether :meth:`network` is trained on the source already, which makes it the row source_only."""
+        return False
+
+    def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
+        """Train by a recipe on the labelled source and the unlabelled target."""
+        raise NotImplementedError
+
+    def supervise(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
+        """Train by a recipe on the labelled target; for the row target_only alone."""
+        raise NotImplementedError
+
+    def score(self, network: nn.Module) -> dict[str, Any]:
+        """Return the metrics on the target's test samples."""
+        raise NotImplementedError
+
+    def save(self, path: Path, network: nn.Module, recipe: str, note: str = '', created: dict[str, Any] | None = None,
+             half: bool = False) -> None:
+        """Write a weights file."""
+        raise NotImplementedError
+
+    def load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
+        """Return the network of a weights file, on the device, and its manifest."""
+        raise NotImplementedError

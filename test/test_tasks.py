@@ -1,0 +1,127 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmarks crops and segmentation on drawn tools, from command line to weights that are measured again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mujoco', reason='the simulator needs MuJoCo: pip install mujoco')
+
+from sim2real_da.cli import main  # noqa: E402
+from sim2real_da.data.bop import BopDataset, write_scene  # noqa: E402
+from sim2real_da.networks.bundle import Bundle  # noqa: E402
+from sim2real_da.networks.detector import Detector  # noqa: E402
+from sim2real_da.networks.network_weights import load_network, save_network  # noqa: E402
+from sim2real_da.networks.weights_file import WeightsError  # noqa: E402
+from sim2real_da.samples import Intrinsics  # noqa: E402
+from sim2real_da.simulation.objects import load_objects  # noqa: E402
+from sim2real_da.simulation.simulator import Simulator  # noqa: E402
+
+CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory) -> Path:
+    """A rendered set, and 'photographs' of the same objects with ids on both sides of the split."""
+    folder = tmp_path_factory.mktemp('data')
+    objects = load_objects('tools')
+    ids = {item.name: n for n, item in enumerate(objects, start=1)}
+    simulator = Simulator(objects, CAMERA, seed=(1, 0))
+    for name, split, first, count in (('rendered', 'train', 0, 8), ('real', 'test', 608, 8)):
+        scene = folder / name / split / '000000'
+        scene.parent.mkdir(parents=True)
+        write_scene(scene, [simulator.sample() for _ in range(count)], ids, first=first)
+        (folder / name / 'dataset.json').write_text(json.dumps(
+            {'objects': 'tools', 'names': {str(n): name for name, n in ids.items()}}))
+    simulator.close()
+    (folder / 'photos').mkdir()
+    for i in range(152):
+        cv2.imwrite(str(folder / 'photos' / f'{i}.jpg'), np.full((80, 80, 3), i, np.uint8))
+    return folder
+
+
+def command(data: Path, out: Path, benchmark: str, *methods: str) -> list[str]:
+    return ['benchmark', benchmark, '--data', str(data / 'real'), '--rendered', str(data / 'rendered'), '--seeds', '1',
+            '--steps', '1', '--source-steps', '1', '--work', str(out / 'work'), '--json', str(out / 'out.json'),
+            '--weights', str(out), '--method', *methods]
+
+
+def test_crops_from_the_command_line(data, tmp_path, capsys):
+    methods = ['source_only', 'self_training', 'target_only']
+    arguments = [*command(data, tmp_path, 'crops', *methods), '--photos', str(data / 'photos'), '--crops', '12']
+    assert main(arguments) == 0
+    tasks = json.loads((tmp_path / 'out.json').read_text())['tasks']
+    assert {task: list(rows) for task, rows in tasks.items()} == {'black': methods, 'photographs': methods}
+    run = tasks['black']['self_training']['runs'][0]
+    ids = tmp_path / 'ids'
+    ids.write_text('612 613 614 615')
+    scores = tmp_path / 'scores.json'
+    weights = str(tmp_path / 'crops_black_self_training.safetensors')
+    again = ['evaluate', '--weights', weights, '--data', str(data / 'real'), '--json', str(scores), '--ids', str(ids)]
+    assert main(again) == 0
+    found = json.loads(scores.read_text())
+    assert found['crops'] == run['crops'] and found['recipe'] == 'self_training'
+    # weights are stored in 16 bits
+    assert found['accuracy'] == pytest.approx(run['accuracy'], abs=0.15)
+    assert found['mean_angle_deg'] == pytest.approx(run['mean_angle_deg'], abs=10)
+    assert main(['weights', weights]) == 0
+    assert 'direct' in capsys.readouterr().out
+    assert main([*arguments, '--task', 'pink']) == 2
+    assert "--task pink: expected some of ['black', 'photographs']" in capsys.readouterr().err
+
+
+def test_segmentation_from_the_command_line(data, tmp_path):
+    methods = ['source_only', 'daformer', 'advent', 'target_only']
+    assert main(command(data, tmp_path, 'segmentation', *methods)) == 0
+    rows = json.loads((tmp_path / 'out.json').read_text())['tasks']['lmo']
+    assert list(rows) == methods and 0 <= rows['advent']['miou']['mean'] <= 1
+    ids, scores = tmp_path / 'ids', tmp_path / 'scores.json'
+    ids.write_text('612 613 614 615')
+    assert main(['evaluate', '--weights', str(tmp_path / 'segmentation_daformer.safetensors'), '--data',
+                 str(data / 'real'), '--json', str(scores), '--ids', str(ids)]) == 0
+    found, run = json.loads(scores.read_text()), rows['daformer']['runs'][0]
+    assert found['frames'] == run['frames'] == 4 and found['miou'] == pytest.approx(run['miou'], abs=0.05)
+
+
+def test_segmentation_starts_from_a_bundle(data, tmp_path, capsys):
+    bundle = Bundle.create(BopDataset(data / 'real').objects())
+    start = bundle.save(tmp_path / 'start.safetensors')
+    assert main([*command(data, tmp_path, 'segmentation', 'source_only'), '--start', str(start)]) == 0
+    assert not (tmp_path / 'work').exists()
+    network, _ = load_network(tmp_path / 'segmentation_source_only.safetensors', 'detector')
+    for name, mine in network.state_dict().items():
+        torch.testing.assert_close(mine, bundle.detector.state_dict()[name].half().to(mine.dtype))
+    other = Bundle.create({'mug': bundle.objects['mug']}).save(tmp_path / 'other.safetensors')
+    assert main([*command(data, tmp_path, 'segmentation', 'source_only'), '--start', str(other)]) == 2
+    assert "weights for ['mug']" in capsys.readouterr().err
+
+
+def test_missing_data_are_named(data, tmp_path, capsys):
+    arguments = command(data, tmp_path, 'crops', 'source_only')
+    without = [a for a in arguments if a not in ('--rendered', str(data / 'rendered'))]
+    assert main(without) == 2
+    assert 'crops: --rendered is missing' in capsys.readouterr().err
+
+
+def test_weights_file_of_one_network(tmp_path):
+    network = Detector(2, width=16)
+    path = save_network(tmp_path / 'w.safetensors', 'detector', network, ['a', 'b'], 'dann', created={'seed': 3})
+    read, manifest = load_network(path, 'detector')
+    assert manifest['recipe'] == 'dann' and manifest['created'] == {'seed': 3} and not read.training
+    assert all(torch.equal(a, b) for a, b in zip(read.state_dict().values(), network.state_dict().values()))
+    with pytest.raises(WeightsError, match='a detector, expected a pose'):
+        load_network(path, 'pose')
+    with pytest.raises(WeightsError, match='no such weights file'):
+        load_network(tmp_path / 'none.safetensors', 'pose')
+    with pytest.raises(WeightsError, match='1 names of 2 classes'):
+        load_network(save_network(path, 'detector', network, ['a'], 'dann'), 'detector')
+    network.heat.bias.data[0] = float('nan')
+    with pytest.raises(WeightsError, match='not finite'):
+        load_network(save_network(path, 'detector', network, ['a', 'b'], 'dann'), 'detector')
