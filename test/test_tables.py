@@ -61,3 +61,34 @@ def test_signs_have_a_column_for_all_classes_and_no_gain_where_there_is_little_t
         'source_only': accuracies(0.95, 0.9), 'dann': accuracies(0.96, 0.91), 'target_only': accuracies(0.99, 0.94)}}))
     text = TABLES.classification('signs', 'gtsrb')
     assert '| dann | 96.0 ± 1.0 | 91.0 ± 1.0 | not reported (4.0 points to gain) | 60 | 92.9 |' in text
+
+
+def test_crops_have_two_gains_and_less_angle_is_better(tmp_path, monkeypatch):
+    monkeypatch.setattr(TABLES, 'RESULTS', tmp_path)
+    assert TABLES.crops('black') == TABLES.segmentation() == 'Not measured yet.'
+
+    def row(accuracy: float, angle: float) -> dict:
+        return {**accuracies(accuracy), 'mean_angle_deg': {'mean': angle, 'std': 1.0}}
+
+    (tmp_path / 'crops.json').write_text(result({'black': {
+        'source_only': row(0.5, 90), 'source_continued': row(0.48, 80), 'pixelda': row(0.7, 60),
+        'target_only': row(0.9, 40)}}))
+    text = TABLES.crops('black')
+    assert '| pixelda | 70.0 ± 1.0 | 50 % | 60.0 ± 1.0 | 50 % | 60 | 94.16, 55.74 |' in text
+    assert '2 seeds, 7 + 5 steps' in text
+    (tmp_path / 'crops.json').write_text(result({'black': {
+        'source_only': row(0.5, 42), 'dann': row(0.7, 41), 'target_only': row(0.9, 40)}}))
+    assert '| dann | 70.0 ± 1.0 | 50 % | 41.0 ± 1.0 | not reported (2.0 degrees to gain) | 60 |  |' in TABLES.crops(
+        'black')
+
+
+def test_segmentation_shows_background_and_objects_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(TABLES, 'RESULTS', tmp_path)
+
+    def row(value: float, background: float, *objects: float) -> dict:
+        return {'miou': {'mean': value, 'std': 0.0}, 'seconds': {'mean': 9.0, 'std': 0.0},
+                'runs': [{'iou': {'background': background, **{f'o{i}': v for i, v in enumerate(objects)}}}]}
+
+    (tmp_path / 'segmentation.json').write_text(result({'lmo': {
+        'source_only': row(0.4, 0.8, 0.1, 0.3), 'advent': row(0.5, 0.9, 0.2, 0.4), 'target_only': row(0.6, 1, 0.4)}}))
+    assert '| advent | 50.0 ± 0.0 | 50 % | 90.0 | 30.0 | 9 |' in TABLES.segmentation()
