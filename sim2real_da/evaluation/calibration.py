@@ -5,9 +5,10 @@
 The covariance that perspective-n-point gives rests on guesses about the noise of dense coordinates. Here it is held
 against the errors on labelled frames (:func:`sim2real_da.evaluation.pose_error.difference`), of translation and of
 rotation: for a right covariance S, the squared Mahalanobis distance e' S^-1 e of an error e is chi-square distributed
-with 3 degrees of freedom. The first half of the frames fits one factor a block, the median of the distances over that
-of the distribution, which a minority of gross failures does not move; the second half shows whether it holds. What one
-factor cannot mend stays visible: ``outliers`` is the share of the poses beyond the 99.9 % quantile.
+with 3 degrees of freedom. The first half of the frames fits one factor a block, so that nine poses in ten lie within
+the region that should hold nine in ten: errors have longer tails than a Gaussian, and who grasps needs to know how far
+off a pose may be rather than how far off it usually is. The second half shows whether it holds. What one factor cannot
+mend stays visible: ``outliers`` is the share of the poses beyond the 99.9 % quantile.
 
 The factors are part of the weights file and go on with it through adaptation.
 """
@@ -43,7 +44,8 @@ UNITS = {'translation': 'm', 'rotation': 'rad'}
 LEVELS = (0.5, 0.68, 0.9, 0.95, 0.99)  # nominal coverages that are written down
 OUTLIER = 0.999  # quantile beyond which an error is a gross failure
 BINS = 8
-LEAST = 20  # poses in each half; a median of fewer says little
+FITTED = 0.9  # the region that is to hold as many poses as it says
+LEAST = 20  # poses in each half; a quantile of fewer says little
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def fit(seen: Errors) -> tuple[float, float]:
         raise ValueError(f'calibrate: {len(seen.errors)} poses found in one half of the frames, need {LEAST}; '
                          'give more frames, or weights that find more')
     translation, rotation = (
-        float(np.median(seen.distances(block)) / chi2.median(3)) for block in BLOCKS.values())
+        float(np.quantile(seen.distances(block), FITTED) / chi2.ppf(FITTED, 3)) for block in BLOCKS.values())
     return translation, rotation
 
 
