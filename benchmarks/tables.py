@@ -131,6 +131,24 @@ def representation() -> str:
     return f'{text}\n\n{result["minutes"]:g} minutes each; {origin(result)}. {result.get("note", "")}'.rstrip()
 
 
+def speed() -> str:
+    """Return times from message to message, and what modes and a learner beside change, for each set of weights."""
+    lines, origins = {}, []
+    for name in ('speed_cpu', 'speed_cpu_lmo'):
+        result = read(name)
+        origins.append(origin(result))
+        for weights, found in result['weights'].items():
+            whole = [found['message_to_message'][size]['whole'] for size in ('320x240', '640x480')]
+            modes = found['cpu']['array_to_poses']
+            ratios = [f'{modes[m]["over_fp32"]["p50_ratio"]:.2f}' if m in modes else '–'
+                      for m in ('channels_last', 'compile', 'half')]
+            lines[weights] = [*(f'{w["p50_ms"]:.0f} / {w["p95_ms"]:.0f} / {w["p99_ms"]:.0f}' for w in whole), *ratios,
+                              f'{found["cpu"]["learner"]["on_over_off"]["p50_ratio"]:.2f}']
+    columns = ['message to message at 320x240, ms (p50 / p95 / p99)', 'at 640x480', 'channels-last', 'compiled',
+               'bfloat16', 'while learning']
+    return '\n\n'.join([markdown('weights', columns, lines), *origins])
+
+
 def validators() -> str:
     """Return rank correlation and regret of every validator, a column for each set of checkpoints."""
     results = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(RESULTS.glob('validators_*.json'))]
@@ -257,7 +275,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'digits_mnistm': lambda: classification('digits', 'mnistm'),
     'signs': lambda: classification('signs', 'gtsrb'), 'crops_black': lambda: crops('black'),
     'crops_photographs': lambda: crops('photographs'), 'segmentation': segmentation, 'validators': validators,
-    'objectives': costs,
+    'objectives': costs, 'speed': speed,
 }
 
 
