@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier_weights import load_classifier
 
 WEIGHTS = Path(__file__).parent.parent / 'benchmarks' / 'weights'
 ROWS = ('source_only', 'source_continued', 'adapted', 'target_only')
@@ -22,3 +23,11 @@ def test_a_row_of_the_lmo_table_can_be_measured_again(row):
     assert bundle.classes == tuple(f'obj_{n:06d}' for n in (1, 5, 6, 8, 9, 10, 11, 12))
     assert bundle.created['pose' if 'pose' in bundle.created else 'steps']
     assert {bundle.objects['obj_000010'].symmetric, bundle.objects['obj_000011'].symmetric} == {True}
+
+
+@pytest.mark.parametrize('path', sorted(WEIGHTS.glob('mnistm_*.safetensors')), ids=lambda path: path.stem)
+def test_a_row_of_the_digits_table_can_be_measured_again(path):
+    assert path.stat().st_size < 5e6
+    network, manifest = load_classifier(path)  # checks the checksum and that every number is finite
+    assert network.config['classes'] == 10 and manifest['created']['task'] == 'mnistm'
+    assert manifest['created']['method'] == path.stem.removeprefix('mnistm_')
