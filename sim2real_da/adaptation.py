@@ -92,10 +92,15 @@ class Adaptation:
         """Whether any objective wants the teacher's labels of target samples."""
         return any(o.needs_pseudo_labels for o in self.objectives)
 
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether any objective wants to know how sure the teacher is."""
+        return any(o.needs_confidence for o in self.objectives)
+
     def losses(self, source: Batch, target: Batch | None) -> dict[str, Tensor]:
         """Run the joint pass and return all losses by name."""
         if target is not None and target.confidence is None and self.needs_pseudo_labels and (
-                target.targets is None or any(o.needs_confidence for o in self.objectives)):
+                target.targets is None or self.needs_confidence):
             target = self._labelled(target)
         # a pass that is not finite spoils the running statistics, too
         self._statistics = [b.clone() for b in self.network.buffers()]

@@ -153,7 +153,6 @@ def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] |
     :param known: further pictures and their true labels
     """
     whole = images if known is None else torch.cat([images, known[0]])
-    wants_confidence = any(o.needs_confidence for o in run.objectives)
     if not wants_labels(run):
         if known is None:
             return Batch(whole)
@@ -165,7 +164,7 @@ def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] |
     if known is not None:
         confidence = torch.cat([confidence, confidence.new_ones(len(known[1]))])
         classes = torch.cat([classes, known[1]])
-    weight = None if wants_confidence else (confidence >= SURE).float()
+    weight = None if run.needs_confidence else (confidence >= SURE).float()
     return Batch(changed(whole), ClassTargets(classes, weight), confidence=confidence)
 
 
@@ -177,7 +176,7 @@ def crop_target_batch(run: Adaptation, images: Tensor, objects: CropBatches) -> 
     if not wants_labels(run):
         return Batch(images)
     targets, confidence = crop_labels(run.teacher, images, objects.turns, objects.clouds)
-    if not any(o.needs_confidence for o in run.objectives):
+    if not run.needs_confidence:
         assert targets.posed is not None
         targets.sure = confidence >= SURE
         targets.posed = targets.posed & targets.sure
@@ -186,7 +185,7 @@ def crop_target_batch(run: Adaptation, images: Tensor, objects: CropBatches) -> 
 
 def wants_labels(run: Adaptation) -> bool:
     """Return whether the teacher is to label the target."""
-    return run.needs_pseudo_labels or any(o.needs_confidence for o in run.objectives)
+    return run.needs_pseudo_labels or run.needs_confidence
 
 
 def changed(images: Tensor) -> Tensor:

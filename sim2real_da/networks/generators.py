@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
-from sim2real_da.networks.weights_file import WeightsError, pack, unpack, write_atomically
+from sim2real_da.networks.weights_file import load_network, save_network
 
 KIND = 'generator'
 NORMS: dict[str, Callable[..., nn.Module]] = {
@@ -77,11 +77,7 @@ class ResidualGenerator(nn.Module):
 
 def save_generator(generator: ResidualGenerator, path: Path | str) -> Path:
     """Write weights and arguments as a weights file of the kind 'generator', atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.state_dict().items()}
-    write_atomically(path, pack(tensors, {'kind': KIND, 'generator': generator.config}))
-    return path
+    return save_network(path, KIND, generator, {'generator': generator.config})
 
 
 def load_generator(path: Path | str) -> ResidualGenerator:
@@ -89,17 +85,6 @@ def load_generator(path: Path | str) -> ResidualGenerator:
 
     :raises WeightsError: for a file that is missing, damaged, not finite or no generator; the message names it
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f'{path}: no such generator file')
-    try:
-        manifest, tensors = unpack(path.read_bytes(), KIND)
-        generator = ResidualGenerator(**manifest['generator'])
-        generator.load_state_dict(tensors)
-        if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
-            raise WeightsError('weights: some numbers are not finite; this generator is not used')
-    except WeightsError as error:
-        raise WeightsError(f'{path}: {error}') from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f'{path}: weights: the manifest does not fit the content ({error})') from error
-    return generator.eval().requires_grad_(False)
+    generator, _ = load_network(
+        path, KIND, lambda manifest: ResidualGenerator(**manifest['generator']), what='generator')
+    return generator.requires_grad_(False)

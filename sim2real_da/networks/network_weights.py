@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sim2real_da.networks import weights_file
 from sim2real_da.networks.detector import Detector
 from sim2real_da.networks.pose import build_pose_network
-from sim2real_da.networks.weights_file import WeightsError, halved, pack, unpack, write_atomically
+from sim2real_da.networks.weights_file import WeightsError
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {'pose': build_pose_network, 'detector': Detector}
 
@@ -29,13 +30,8 @@ def save_network(path: Path | str, kind: str, network: nn.Module, names: Sequenc
     :param created: how: steps, seed, data, commit
     :param half: store floating-point numbers in 16 bits, for shipping
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-    manifest = {'kind': kind, 'recipe': recipe, 'note': note, kind: network.config, 'names': list(names),
-                'created': created or {}}
-    write_atomically(path, pack(halved(tensors) if half else tensors, manifest))
-    return path
+    manifest = {'recipe': recipe, 'note': note, kind: network.config, 'names': list(names), 'created': created or {}}
+    return weights_file.save_network(path, kind, network, manifest, half)
 
 
 def load_network(path: Path | str, kind: str, device: torch.device | str = 'cpu') -> tuple[nn.Module, dict[str, Any]]:
@@ -43,19 +39,11 @@ def load_network(path: Path | str, kind: str, device: torch.device | str = 'cpu'
 
     :raises WeightsError: for a file that is missing, damaged, not finite or of another kind; the message names it
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f'{path}: no such weights file')
-    try:
-        manifest, tensors = unpack(path.read_bytes(), kind)
-        network = BUILDERS[kind](**manifest[kind])
-        if len(manifest['names']) != manifest[kind]['classes']:
-            raise WeightsError(f'weights: {len(manifest["names"])} names of {manifest[kind]["classes"]} classes')
-        network.load_state_dict(tensors)
-        if not all(bool(torch.isfinite(t).all()) for t in tensors.values() if t.is_floating_point()):
-            raise WeightsError('weights: some numbers are not finite; these weights are not used')
-    except WeightsError as error:
-        raise WeightsError(f'{path}: {error}') from error
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise WeightsError(f'{path}: weights: the manifest does not fit the content ({error})') from error
-    return network.to(device).eval(), manifest
+    network, manifest = weights_file.load_network(path, kind, lambda manifest: _built(kind, manifest))
+    return network.to(device), manifest
+
+
+def _built(kind: str, manifest: dict[str, Any]) -> nn.Module:
+    if len(manifest['names']) != manifest[kind]['classes']:
+        raise WeightsError(f'weights: {len(manifest["names"])} names of {manifest[kind]["classes"]} classes')
+    return BUILDERS[kind](**manifest[kind])

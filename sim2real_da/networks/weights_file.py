@@ -12,15 +12,20 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import nn
 
 FORMAT = 'sim2real_da/1'
 LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
+
+
+Network = TypeVar('Network', bound=nn.Module)
 
 
 class WeightsError(ValueError):
@@ -59,6 +64,43 @@ def kind_of(manifest: dict[str, Any]) -> str:
 def halved(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return floating-point tensors in 16 bits, for shipping."""
     return {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def save_network(path: Path | str, kind: str, network: nn.Module, manifest: dict[str, Any], half: bool = False) -> Path:
+    """Write one network as a weights file, atomically.
+
+    :param manifest: what else stands in it beside ``kind``
+    :param half: store floating-point numbers in 16 bits, for shipping
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    write_atomically(path, pack(halved(tensors) if half else tensors, {'kind': kind, **manifest}))
+    return path
+
+
+def load_network(path: Path | str, kind: str,
+                 build: Callable[[dict[str, Any]], Network], what: str = 'weights') -> tuple[Network, dict[str, Any]]:
+    """Return a network of :func:`save_network` in evaluation mode, and its manifest.
+
+    :param build: makes the network that a manifest describes
+    :param what: how a message calls the file when it is missing
+    :raises WeightsError: for a file that is missing, damaged, not finite or of another kind; the message names it
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f'{path}: no such {what} file')
+    try:
+        manifest, tensors = unpack(path.read_bytes(), kind)
+        network = build(manifest)
+        network.load_state_dict(tensors)
+        if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
+            raise WeightsError('weights: some numbers are not finite; these weights are not used')
+    except WeightsError as error:
+        raise WeightsError(f'{path}: {error}') from error
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f'{path}: weights: the manifest does not fit the content ({error})') from error
+    return network.eval(), manifest
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -17,11 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from sim2real_da.objectives.base import Objective, Outputs
-from sim2real_da.objectives.features import check_levels, has_target, vectors
+from sim2real_da.objectives.features import Distance
 
 
 def covariance(rows: Tensor) -> Tensor:
@@ -35,7 +33,7 @@ def coral_distance(source: Tensor, target: Tensor) -> Tensor:
     return (covariance(source) - covariance(target)).square().sum() / (4 * source.shape[1] ** 2)
 
 
-class Coral(Objective):
+class Coral(Distance):
     """Distance of the features' covariances, mean over maps and levels.
 
     :param channels: feature channels of the network; not used, every objective is built the same way
@@ -43,16 +41,12 @@ class Coral(Objective):
     :param levels: which vectors are compared, see :data:`.features.LEVELS`
     """
 
-    needs_target = True
+    name = 'coral'
+    least = 2  # fewer have no covariance
 
     def __init__(self, channels: tuple[int, ...], weight: float = 50.0, levels: Sequence[str] = ('sample',)) -> None:
-        super().__init__()
-        self.weight, self.levels = weight, check_levels(levels)
+        super().__init__(channels, weight, levels)
 
-    def losses(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return ``coral``; nothing when a domain has fewer than two vectors: no covariance."""
-        if not has_target(outputs):
-            return {}
-        pairs = [pair for level in self.levels for pair in vectors(outputs, level)]
-        found = [coral_distance(s, t) for s, t in pairs if len(s) > 1 and len(t) > 1]
-        return {'coral': self.weight * torch.stack(found).mean()} if found else {}
+    def distance(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return :func:`coral_distance`."""
+        return coral_distance(source, target)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from sim2real_da.networks.detector import STRIDE, DetectorOutput, DetectorTargets, decode, locations
-from sim2real_da.objectives.base import Outputs
+from sim2real_da.objectives.base import Objective, Outputs
 
 # sample: the mean over the map, one vector a picture or crop (a crop shows one instance, so this is its instance level)
 # location: every place of the map, the detector's feature level
@@ -94,3 +94,32 @@ def _inside(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
 
 def _some(rows: Tensor, limit: int) -> Tensor:
     return rows if len(rows) <= limit else rows[torch.randperm(len(rows), device=rows.device)[:limit]]
+
+
+class Distance(Objective):
+    """Base of objectives that minimise a distance of source and target vectors, mean over maps and levels.
+
+    :param channels: feature channels of the network; not used, every objective is built the same way
+    :param weight: of the distance
+    :param levels: which vectors are compared, see :data:`LEVELS`
+    """
+
+    needs_target = True
+    name: str  # of the loss
+    least = 1  # vectors of each domain that the distance needs
+
+    def __init__(self, channels: tuple[int, ...], weight: float, levels: Sequence[str] = ('sample',)) -> None:
+        super().__init__()
+        self.weight, self.levels = weight, check_levels(levels)
+
+    def distance(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return the distance of ``(n, C)`` and ``(m, C)``."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Outputs) -> dict[str, Tensor]:
+        """Return the distance by its name; nothing when a domain has too few vectors to compare."""
+        if not has_target(outputs):
+            return {}
+        pairs = [pair for level in self.levels for pair in vectors(outputs, level)]
+        found = [self.distance(s, t) for s, t in pairs if min(len(s), len(t)) >= self.least]
+        return {self.name: self.weight * torch.stack(found).mean()} if found else {}

@@ -21,8 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sim2real_da.objectives.base import Objective, Outputs
-from sim2real_da.objectives.features import check_levels, has_target, vectors
+from sim2real_da.objectives.features import Distance
 
 WIDTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 5, 10, 15, 20, 25, 30, 35, 100, 1e3, 1e4, 1e5, 1e6)
 
@@ -39,24 +38,19 @@ def _likeness(x: Tensor, y: Tensor, widths: Sequence[float]) -> Tensor:
     return torch.stack([torch.exp(-squared / (2 * width)).mean() for width in widths]).sum()
 
 
-class Mmd(Objective):
+class Mmd(Distance):
     """Maximum mean discrepancy of the features, mean over maps and levels.
 
     :param channels: feature channels of the network; not used, every objective is built the same way
-    :param weight: of the discrepancy
+    :param weight: of the distance
     :param levels: which vectors are compared, see :data:`.features.LEVELS`
     """
 
-    needs_target = True
+    name = 'mmd'
 
     def __init__(self, channels: tuple[int, ...], weight: float = 1.0, levels: Sequence[str] = ('sample',)) -> None:
-        super().__init__()
-        self.weight, self.levels = weight, check_levels(levels)
+        super().__init__(channels, weight, levels)
 
-    def losses(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return ``mmd``; nothing when a domain has no vector to compare."""
-        if not has_target(outputs):
-            return {}
-        pairs = [pair for level in self.levels for pair in vectors(outputs, level)]
-        found = [discrepancy(s, t) for s, t in pairs if len(s) and len(t)]
-        return {'mmd': self.weight * torch.stack(found).mean()} if found else {}
+    def distance(self, source: Tensor, target: Tensor) -> Tensor:
+        """Return :func:`discrepancy`."""
+        return discrepancy(source, target)
