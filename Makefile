@@ -31,8 +31,9 @@ lint: setup ## style and types only
 	@$(RUN) ruff check .
 	@$(RUN) mypy
 
-benchmarks: setup ## every table of the docs anew, from the files in benchmarks/results
+benchmarks: setup ## every table and figure of the docs anew, from the files in benchmarks/results
 	@$(RUN) python benchmarks/tables.py
+	@$(RUN) python benchmarks/figures.py
 
 benchmark-lmo: setup ## LineMOD-Occluded: DATA=BOP folder scores benchmarks/weights; PHOTOS=folder trains them first
 	@$(RUN) python benchmarks/lmo.py --data '$(or $(DATA),$(error DATA=folder of LineMOD-Occluded in BOP layout is missing))' \

@@ -189,7 +189,7 @@ def classification(benchmark: str, task: str) -> str:
     for row, values in rows.items():
         lines[row] = [percent(values['accuracy']), *([percent(values['accuracy_all'])] if more else []),
                       _accuracy_gain(rows, row), f'{values["seconds"]["mean"]:.0f}',
-                      str(PUBLISHED[task].get(row, ''))]
+                      str(PUBLISHED.get(task, {}).get(row, ''))]
     columns = ['accuracy, %', *(['of all 43 classes, %'] if more else []), 'gain', 'seconds', 'published, %']
     return markdown('row', columns, lines) + about if rows else UNMEASURED
 
@@ -222,7 +222,7 @@ def crops(task: str) -> str:
     rows, about = task_rows('crops', task)
     lines = {}
     for row, values in rows.items():
-        published = PUBLISHED_CROPS[task].get(row)
+        published = PUBLISHED_CROPS.get(task, {}).get(row)
         lines[row] = [percent(values['accuracy']), _gain(rows, row, 'accuracy', LEAST_DISTANCE),
                       number('mean_angle_deg', values['mean_angle_deg']),
                       _gain(rows, row, 'mean_angle_deg', LEAST_ANGLE), f'{values["seconds"]["mean"]:.0f}',

@@ -25,6 +25,7 @@ from torch import nn
 
 from sim2real_da.evaluation.provenance import provenance
 from sim2real_da.networks.weights_file import write_atomically
+from sim2real_da.offline import Adapted
 from sim2real_da.recipes import load_recipe
 from sim2real_da.tasks.base import Task
 from sim2real_da.tasks.crops import crops
@@ -50,19 +51,17 @@ def source_model(task: Task, seed: int, steps: int, work: Path) -> tuple[nn.Modu
     return network, float(manifest['created']['seconds'])
 
 
-def row(task: Task, method: str, seed: int, options: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
-    """Make one row's network for one seed; return it and its entry in the result file."""
-    course: list[dict[str, float]] = []
+def row(task: Task, method: str, seed: int, options: argparse.Namespace) -> tuple[Adapted[nn.Module], dict[str, Any]]:
+    """Make one row's network for one seed; return what was made and its entry in the result file."""
     if method == 'source_only':
         network, seconds = source_model(task, seed, options.source_steps, options.work)
+        made = Adapted(network, [], seconds)
+    elif method == 'target_only':
+        made = task.supervise(task.network(seed), load_recipe(CONTROL), options.source_steps + options.steps, seed)
     else:
-        if method == 'target_only':
-            made = task.supervise(task.network(seed), load_recipe(CONTROL), options.source_steps + options.steps, seed)
-        else:
-            start, _ = source_model(task, seed, options.source_steps, options.work)
-            made = task.adapt(start, load_recipe(method), options.steps, seed)
-        network, seconds, course = made.network, made.seconds, made.course
-    return network, {'seed': seed, **task.score(network), 'seconds': round(seconds, 1), 'course': course}
+        start, _ = source_model(task, seed, options.source_steps, options.work)
+        made = task.adapt(start, load_recipe(method), options.steps, seed)
+    return made, {'seed': seed, **task.score(made.network), 'seconds': round(made.seconds, 1), 'course': made.course}
 
 
 def summary(runs: list[dict[str, Any]], metrics: Sequence[str]) -> dict[str, Any]:
@@ -86,6 +85,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--method', nargs='+', required=True,
                         help='source_only, source_continued, target_only, or recipes')
     parser.add_argument('--task', nargs='+', help='only these (usps, mnistm; black, photographs)')
+    parser.add_argument('--labelled', type=int, default=0,
+                        help='digits, signs, crops: so many target samples show their labels to every row')
+    parser.add_argument('--unseen', type=int, default=0,
+                        help='crops: so many classes have no target samples, and are scored')
     parser.add_argument('--seeds', type=int, default=3, help='number of seeds (default: 3)')
     parser.add_argument('--steps', type=int, default=2000, help='of adaptation (default: 2000)')
     parser.add_argument('--source-steps', type=int, default=2000, help='of training on the source (default: 2000)')
@@ -93,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--threads', type=int, default=1, help='CPU threads (default: 1, small networks gain nothing)')
     parser.add_argument('--json', type=Path, help='write the rows here, after each')
+    parser.add_argument('--figures', type=Path, help='write what the figures of seed 0 show here, as JSON')
     parser.add_argument('--weights', type=Path, help='folder for the networks of seed 0, TASK_METHOD.safetensors')
 
 
@@ -111,22 +115,31 @@ def run(options: argparse.Namespace) -> None:
     if options.task and (unknown := set(options.task) - {t.name for t in tasks}):
         raise ValueError(f'--task {sorted(unknown)[0]}: expected some of {[t.name for t in tasks]}')
     found: dict[str, dict[str, Any]] = {}
+    drawn: dict[str, dict[str, Any]] = {}
     result = {**provenance(), 'benchmark': options.benchmark, 'steps': options.steps,
               'source_steps': options.source_steps, 'tasks': found}
     for task in (t for t in tasks if not options.task or t.name in options.task):
         for method in options.method:
             runs = []
             for seed in range(options.seeds):
-                network, entry = row(task, method, seed, options)
+                made, entry = row(task, method, seed, options)
                 runs.append(entry)
-                LOG.info('%s %s seed %d: %s, %.0f s', task.name, method, seed,
+                LOG.info('%s %s seed %d: %s, %.0f s', task.key, method, seed,
                          ', '.join(f'{key} {entry[key]:.4f}' for key in task.metrics), entry['seconds'])
                 if options.weights and seed == 0:
-                    created = {'task': task.name, 'method': method, 'seed': 0, 'steps': options.steps,
+                    created = {'task': task.key, 'method': method, 'seed': 0, 'steps': options.steps,
                                'source_steps': options.source_steps, 'commit': result['commit']}
-                    task.save(options.weights / f'{task.file_name}_{method}.safetensors', network, method,
-                              f'benchmark {options.benchmark}, {task.source_name} to {task.name}', created, True)
-            found.setdefault(task.name, {})[method] = summary(runs, task.metrics)
+                    task.save(options.weights / f'{task.file_name}_{method}.safetensors', made.network, method,
+                              f'benchmark {options.benchmark}, {task.source_name} to {task.key}', created, True)
+                if options.figures and seed == 0 and method not in ('source_only', 'target_only'):
+                    before, _ = source_model(task, seed, options.source_steps, options.work)
+                    drawn.setdefault(task.key, {})[method] = task.figures(before, made)
+                    _write(options.figures, {**result, 'tasks': drawn})
+            found.setdefault(task.key, {})[method] = summary(runs, task.metrics)
             if options.json:
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(options.json, (json.dumps(result, indent=1) + '\n').encode())
+                _write(options.json, result)
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())

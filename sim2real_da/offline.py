@@ -24,11 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.adaptation import Adaptation
+from sim2real_da.data.batches import rows
 from sim2real_da.data.pictures import Pictures
 from sim2real_da.networks.classifier import Classifier, ClassTargets
 from sim2real_da.networks.crop_labels import crop_labels
 from sim2real_da.networks.crop_sets import CropBatches
 from sim2real_da.networks.estimator import to_tensor
+from sim2real_da.networks.pose import PoseTargets, joined
 from sim2real_da.objectives import Batch
 from sim2real_da.recipes import Recipe
 
@@ -50,11 +52,14 @@ class Adapted(Generic[Made]):
 
     :param network: the averaged teacher or the network itself, as the recipe says; in evaluation mode
     :param course: losses and metrics on the way, means since the last entry, with ``step``
+    :param generator: gives source pictures ``(B, 3, H, W)`` the target's look, where the recipe has one; in evaluation
+        mode
     """
 
     network: Made
     course: list[dict[str, float]]
     seconds: float
+    generator: nn.Module | None = None
 
 
 def train(network: Network, kind: str, recipe: Recipe, source: Iterator[Batch], target: TargetBatches | None,
@@ -91,7 +96,9 @@ def train(network: Network, kind: str, recipe: Recipe, source: Iterator[Batch], 
     if skipped == steps and steps:
         raise ValueError(f'recipe {recipe.name}: no step had a finite loss; lower its learning rate')
     made = run.teacher if recipe.offline.averaged else run.network
-    return Adapted(cast(Network, made.eval()), course, time.monotonic() - begin)
+    generators = (o.translator() for o in run.objectives)
+    generator = next((g.eval() for g in generators if g is not None), None)
+    return Adapted(cast(Network, made.eval()), course, time.monotonic() - begin, generator)
 
 
 def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray[np.uint8] | None, steps: int,
@@ -103,7 +110,8 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
     :param target: uint8 RGB ``(N, H, W, 3)``; None for recipes that do not look at any
     :param seed: of batches, changes, and of the objectives' players; sets torch's generator
     :param labelled: a few labelled target pictures (semi-supervised), with the source's class numbers; a quarter of
-        each target batch is of them, for objectives that learn from labels of the target
+        each target batch is of them, for objectives that learn from labels of the target; a quarter of each source
+        batch for recipes that do not look at the target
     :raises ValueError: for pictures without labels or with other classes, a missing target, sizes that do not match
     """
     device = next(network.parameters()).device
@@ -117,29 +125,42 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
         assert pictures is not None
         return target_batch(run, next(pictures)[0], next(known) if known is not None else None)
 
-    sources = (Batch(images, ClassTargets(classes))
-               for images, classes in _labelled_batches(source, count, [seed, 0], device))
+    if known is not None and not recipe.looks_at_target('classifier'):
+        sources = (Batch(torch.cat([a[0], b[0]]), ClassTargets(torch.cat([a[1], b[1]]))) for a, b in zip(
+            _labelled_batches(source, count - few, [seed, 0], device), known))
+    else:
+        sources = (Batch(images, ClassTargets(classes))
+                   for images, classes in _labelled_batches(source, count, [seed, 0], device))
     return train(network, 'classifier', recipe, sources, None if pictures is None else target_batches, steps, seed)
 
 
 def adapt_crops(network: Network, recipe: Recipe, source: CropBatches, target: NDArray[np.uint8] | None, steps: int,
-                seed: int = 0) -> Adapted[Network]:
+                seed: int = 0, labelled: CropBatches | None = None) -> Adapted[Network]:
     """Train a network of direct poses by a recipe, on the device where it and the source crops are.
 
     :param source: labelled crops, with masks for objectives that look at them
     :param target: crops, uint8 RGB ``(N, S, S, 3)``; None for recipes that do not look at any
+    :param labelled: a few labelled target crops (semi-supervised), as in :func:`adapt`
     :raises ValueError: for a missing target or crops of two sizes
     """
     if target is not None and target.shape[1:] != source.crops.images.shape[1:]:
         raise ValueError(f'target: crops are {target.shape[1:]}, those of the source {source.crops.images.shape[1:]}; '
                          'expected one size')
-    sources = (Batch(*source.batch(index)) for index in _rows(len(source.crops), recipe.offline.batch, [seed, 0]))
+    count = recipe.offline.batch
+    few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
+    known = labelled.batches(few, [seed, 2]) if labelled is not None else None
+    if known is not None and not recipe.looks_at_target('pose'):
+        sources = (Batch(torch.cat([a[0], b[0]]), joined(a[1], b[1])) for a, b in zip(
+            source.batches(count - few, [seed, 0]), known))
+    else:
+        sources = (Batch(*batch) for batch in source.batches(count, [seed, 0]))
     if target is None or not len(target):
         return train(network, 'pose', recipe, sources, None, steps, seed)
-    indices = _rows(len(target), recipe.offline.batch, [seed, 1])
+    indices = rows(len(target), count - few, [seed, 1])
 
     def target_batches(run: Adaptation) -> Batch:
-        return crop_target_batch(run, to_tensor(list(target[next(indices)]), source.device), source)
+        return crop_target_batch(run, to_tensor(list(target[next(indices)]), source.device), source,
+                                 next(known)[:2] if known is not None else None)
 
     return train(network, 'pose', recipe, sources, target_batches, steps, seed)
 
@@ -168,18 +189,27 @@ def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] |
     return Batch(changed(whole), ClassTargets(classes, weight), confidence=confidence)
 
 
-def crop_target_batch(run: Adaptation, images: Tensor, objects: CropBatches) -> Batch:
+def crop_target_batch(run: Adaptation, images: Tensor, objects: CropBatches,
+                      known: tuple[Tensor, PoseTargets] | None = None) -> Batch:
     """Return what the student sees of target crops: relit, since a pose has a place.
 
     :param objects: has the symmetries and surfaces that labels carry
+    :param known: further crops and their true labels
     """
     if not wants_labels(run):
-        return Batch(images)
+        if known is None:
+            return Batch(images)
+        silent = known[1].repeated(len(images))  # labels that do not count
+        silent.posed = silent.sure = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        return Batch(torch.cat([images, known[0]]), joined(silent, known[1]))
     targets, confidence = crop_labels(run.teacher, images, objects.turns, objects.clouds)
     if not run.needs_confidence:
         assert targets.posed is not None
         targets.sure = confidence >= SURE
         targets.posed = targets.posed & targets.sure
+    if known is not None:
+        images, targets = torch.cat([images, known[0]]), joined(targets, known[1])
+        confidence = torch.cat([confidence, confidence.new_ones(known[1].count)])
     return Batch(relit(images), targets, confidence=confidence)
 
 
@@ -218,29 +248,18 @@ def _labelled_batches(pictures: Pictures, count: int, seed: list[int],
                       device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pictures in [0, 1] and their labels for ever."""
     known = torch.from_numpy(pictures.labels).to(device)
-    for images, rows in _batches(pictures.images, count, seed, device):
-        yield images, known[rows]
+    for images, chosen in _batches(pictures.images, count, seed, device):
+        yield images, known[chosen]
 
 
 def _batches(images: NDArray[np.uint8], count: int, seed: list[int],
              device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pictures in [0, 1] and which they are for ever."""
     stored = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    for index in _rows(len(images), count, seed):
-        rows: Tensor = torch.from_numpy(index).to(device)
+    for index in rows(len(images), count, seed):
+        chosen: Tensor = torch.from_numpy(index).to(device)
         # a permuted view keeps the channels last, which convolutions on a CPU like
-        yield stored[rows].permute(0, 3, 1, 2).float().div(255), rows
-
-
-def _rows(length: int, count: int, seed: list[int]) -> Iterator[NDArray[np.int64]]:
-    """Yield indices ``(count,)`` for ever, every sample once before any comes again."""
-    rng = np.random.default_rng(seed)
-    queue = np.empty(0, np.int64)
-    while True:
-        while len(queue) < count:
-            queue = np.concatenate([queue, rng.permutation(length)])
-        yield queue[:count]
-        queue = queue[count:]
+        yield stored[chosen].permute(0, 3, 1, 2).float().div(255), chosen
 
 
 def _check(network: Classifier, source: Pictures, target: NDArray[np.uint8] | None, labelled: Pictures | None) -> None:

@@ -83,6 +83,10 @@ class Recipe:
         if self.annealing is not None and self.annealing < 1:
             raise ValueError(f'annealing {self.annealing}: expected a number of steps')
 
+    def looks_at_target(self, network: str) -> bool:
+        """Return whether any objective of a network looks at target samples."""
+        return any(OBJECTIVES[name].needs_target for name, _ in self.objectives.get(network, ()))
+
     def build(self, network: str, channels: tuple[int, ...]) -> list[Objective]:
         """Return fresh objectives for one network.
 

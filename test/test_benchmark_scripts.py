@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ SMALL = {'width': 8}
 def scripts():
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        yield {name: importlib.import_module(name) for name in ('validators', 'objectives')}
+        yield {name: importlib.import_module(name) for name in ('validators', 'objectives', 'figures')}
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -154,3 +155,22 @@ def test_the_bare_pass_has_the_gradients_of_the_task_alone(scripts):
     torch.nn.functional.cross_entropy(network(both).logits[:4], case.source.targets.classes).backward()
     torch.testing.assert_close(found, network.classify.weight.grad)
     assert network.training and found.abs().max() > 0
+
+
+def test_figures_are_drawn_from_result_files(scripts, tmp_path):
+    from sim2real_da.evaluation.embedding import Features, projected
+    from sim2real_da.evaluation.neighbours import compared
+
+    rng = np.random.default_rng(0)
+    panel = projected(Features(rng.normal(size=(20, 4)), rng.normal(size=(20, 4)), np.arange(20), np.arange(20)))
+    rows = compared(torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8), torch.rand(9, 3, 8, 8))
+    (tmp_path / 'figures_digits.json').write_text(json.dumps({'tasks': {'usps': {
+        'pixelda': {'embedding': {'before': panel, 'after': panel}, 'neighbours': rows},
+        'dann': {'embedding': {'before': panel, 'after': panel}}}}}))
+    for name, course in (('digits_a', [{'step': s, 'domain_accuracy': 0.9} for s in (5.0, 10.0)]),
+                         ('digits_b', [{'step': 5.0, 'class': 1.0}])):
+        (tmp_path / f'{name}.json').write_text(json.dumps({'tasks': {'usps': {name: {'runs': [{'course': course}]}}}}))
+    made = scripts['figures'].main(tmp_path, tmp_path / 'images')
+    assert sorted(p.stem for p in made) == ['discriminators_usps', 'embedding_usps_dann', 'embedding_usps_pixelda',
+                                            'neighbours_usps_pixelda']
+    assert all(p.stat().st_size > 5000 for p in made)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from sim2real_da.evaluation.embedding import (
     draw_accuracy,
     draw_embedding,
     principal_plane,
+    projected,
 )
 
 
@@ -50,7 +53,7 @@ def test_embedding_shows_both_domains_in_their_colours_or_classes_as_hues(tmp_pa
     labels = None if hue is None else np.full(60, hue)
     panels = [Features(rng.normal(size=(60, 8)), rng.normal(size=(60, 8)) + shift, labels, labels) for shift in (4, 0)]
     path = tmp_path / 'made' / 'embedding.png'
-    draw_embedding(*panels, path)
+    draw_embedding(*json.loads(json.dumps([projected(p) for p in panels])), path)
     for colour in COLOURS.values():
         assert (shown(path, colour) > 300) == (hue is None)
     assert (shown(path, '#2ca02c') > 300) == (hue is not None)  # the fifth of matplotlib's tab20

@@ -4,11 +4,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import cv2
+import numpy as np
 import pytest
 import torch
 
-from sim2real_da.evaluation.neighbours import draw, nearest
+from sim2real_da.evaluation.neighbours import compared, draw, nearest
 
 
 def test_a_memorised_picture_has_distance_zero_and_a_shift_its_size():
@@ -27,18 +31,25 @@ def test_many_pictures_are_compared_in_parts_with_the_same_result():
     torch.testing.assert_close(distance, whole.values)
 
 
-def test_the_figure_is_a_picture_and_all_distances_come_back(tmp_path):
+def test_the_figure_is_a_picture_and_says_how_near_copies_are(tmp_path):
     source, target = torch.rand(5, 3, 8, 8), torch.rand(20, 3, 8, 8)
-    distance = draw(source, target[:5], target, tmp_path / 'new' / 'rows.png', columns=3)
-    assert torch.equal(distance, torch.zeros(5))
+    found = json.loads(json.dumps(compared(source, target[:5], target, columns=3)))
+    assert found['distances'] == [0, 0, 0] and found['median'] == 0
+    assert found['median_of_targets'] == pytest.approx(nearest(target[:5], target[5:])[1].median().item())
+    rows = cv2.imdecode(np.frombuffer(base64.b64decode(found['png']), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert rows.shape == (3 * 10, 3 * 10, 3)
+    for row, pictures in enumerate((source, target, target)):
+        tile = torch.tensor(rows[10 * row:10 * row + 8, 20:28].copy()).permute(2, 0, 1) / 255
+        torch.testing.assert_close(tile, pictures[2], atol=0.003, rtol=0)
+    draw(found, tmp_path / 'new' / 'rows.png')
     picture = cv2.imread(str(tmp_path / 'new' / 'rows.png'))
     assert picture is not None and picture.shape[0] > 300 and picture.std() > 10
 
 
-def test_what_does_not_belong_together_is_named(tmp_path):
+def test_what_does_not_belong_together_is_named():
     with pytest.raises(ValueError, match='same channels'):
         nearest(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 9, 8))
     with pytest.raises(ValueError, match='at least one'):
         nearest(torch.rand(2, 3, 8, 8), torch.rand(0, 3, 8, 8))
     with pytest.raises(ValueError, match='2, 3, 8, 8.*3, 3, 8, 8'):
-        draw(torch.rand(2, 3, 8, 8), torch.rand(3, 3, 8, 8), torch.rand(1, 3, 8, 8), tmp_path / 'x.png')
+        compared(torch.rand(2, 3, 8, 8), torch.rand(3, 3, 8, 8), torch.rand(2, 3, 8, 8))

@@ -84,7 +84,7 @@ def test_segmentation_from_the_command_line(data, tmp_path):
     assert list(rows) == methods and 0 <= rows['advent']['miou']['mean'] <= 1
     ids, scores = tmp_path / 'ids', tmp_path / 'scores.json'
     ids.write_text('612 613 614 615')
-    assert main(['evaluate', '--weights', str(tmp_path / 'segmentation_daformer.safetensors'), '--data',
+    assert main(['evaluate', '--weights', str(tmp_path / 'segmentation_lmo_daformer.safetensors'), '--data',
                  str(data / 'real'), '--json', str(scores), '--ids', str(ids)]) == 0
     found, run = json.loads(scores.read_text()), rows['daformer']['runs'][0]
     assert found['frames'] == run['frames'] == 4 and found['miou'] == pytest.approx(run['miou'], abs=0.05)
@@ -95,7 +95,7 @@ def test_segmentation_starts_from_a_bundle(data, tmp_path, capsys):
     start = bundle.save(tmp_path / 'start.safetensors')
     assert main([*command(data, tmp_path, 'segmentation', 'source_only'), '--start', str(start)]) == 0
     assert not (tmp_path / 'work').exists()
-    network, _ = load_network(tmp_path / 'segmentation_source_only.safetensors', 'detector')
+    network, _ = load_network(tmp_path / 'segmentation_lmo_source_only.safetensors', 'detector')
     for name, mine in network.state_dict().items():
         torch.testing.assert_close(mine, bundle.detector.state_dict()[name].half().to(mine.dtype))
     other = Bundle.create({'mug': bundle.objects['mug']}).save(tmp_path / 'other.safetensors')
@@ -125,3 +125,25 @@ def test_weights_file_of_one_network(tmp_path):
     network.heat.bias.data[0] = float('nan')
     with pytest.raises(WeightsError, match='not finite'):
         load_network(save_network(path, 'detector', network, ['a', 'b'], 'dann'), 'detector')
+
+
+def test_crops_with_labels_unseen_classes_and_figures(data, tmp_path, capsys):
+    methods = ['source_continued', 'pixelda', 'dann', 'self_training']
+    common = [*command(data, tmp_path, 'crops', *methods), '--photos', str(data / 'photos'), '--crops', '12',
+              '--task', 'photographs']
+    figures = tmp_path / 'figures.json'
+    assert main([*common, '--labelled', '6', '--figures', str(figures)]) == 0
+    tasks = json.loads((tmp_path / 'out.json').read_text())['tasks']
+    assert list(tasks) == ['photographs_6_labelled'] and list(tasks['photographs_6_labelled']) == methods
+    assert 'labelled_class' in tasks['photographs_6_labelled']['pixelda']['runs'][0]['course'][0]
+    assert (tmp_path / 'crops_photographs_6_labelled_pixelda.safetensors').is_file()
+    drawn = json.loads(figures.read_text())['tasks']['photographs_6_labelled']
+    assert set(drawn['pixelda']) == {'embedding', 'neighbours'} and set(drawn['dann']) == {'embedding'}
+    assert main([*common, '--unseen', '2']) == 0
+    tasks = json.loads((tmp_path / 'out.json').read_text())['tasks']
+    assert list(tasks) == ['photographs_2_unseen'] and list(tasks['photographs_2_unseen']) == methods
+    seen = json.loads((tmp_path / 'out.json').read_text())['tasks']['photographs_2_unseen']['pixelda']['runs'][0]
+    assert 0 < seen['crops'] < 40
+    for wrong in (['--labelled', '5000'], ['--unseen', '9']):
+        assert main([*common, *wrong]) == 2
+        assert ' '.join(wrong) in capsys.readouterr().err

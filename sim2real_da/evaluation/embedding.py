@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 COLOURS = {'source': '#1f6fb4', 'target': '#e07b00'}
 MARKERS = {'source': 'o', 'target': 'x'}
-MOST = 1000  # points of a domain in a panel; more hide each other
+MOST = 500  # points of a domain in a panel; more hide each other
 STYLE = {'font.size': 11, 'axes.spines.top': False, 'axes.spines.right': False, 'legend.frameon': False}
 
 
@@ -59,8 +59,29 @@ def principal_plane(features: Array) -> tuple[Array, Array, Array]:
     return mean, axes, variance[:2] / max(float(variance.sum()), 1e-300)
 
 
-def draw_embedding(before: Features, after: Features, path: Path) -> None:
-    """Draw two panels, before and after an adaptation; with classes these are hues and the domains are markers."""
+def projected(features: Features) -> dict[str, Any]:
+    """Return the points of a panel, as JSON holds them.
+
+    :returns: ``source`` and ``target``, lists of x and y; ``source_classes`` and ``target_classes`` where known;
+        ``shares`` of the variance along x and y
+    """
+    mean, plane, shares = principal_plane(np.concatenate([features.source, features.target]))
+    panel: dict[str, Any] = {'shares': [round(float(s), 4) for s in shares]}
+    for domain, rows, classes in (('source', features.source, features.source_classes),
+                                  ('target', features.target, features.target_classes)):
+        # evenly spaced: rows may be sorted by class
+        chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST)).astype(int)
+        panel[domain] = np.round((rows[chosen] - mean) @ plane.T, 3).tolist()
+        if classes is not None:
+            panel[f'{domain}_classes'] = classes[chosen].tolist()
+    return panel
+
+
+def draw_embedding(before: Mapping[str, Any], after: Mapping[str, Any], path: Path) -> None:
+    """Draw two panels, before and after an adaptation; with classes these are hues and the domains are markers.
+
+    :param before: of :func:`projected`
+    """
     import matplotlib
 
     matplotlib.use('Agg')
@@ -68,19 +89,16 @@ def draw_embedding(before: Features, after: Features, path: Path) -> None:
 
     with pyplot.rc_context(STYLE):
         figure, axes = pyplot.subplots(1, 2, figsize=(9, 4.6), layout='constrained')
-        for axis, title, features in zip(axes, ('Before', 'After'), (before, after)):
-            mean, plane, shares = principal_plane(np.concatenate([features.source, features.target]))
-            for domain, rows, classes in (('source', features.source, features.source_classes),
-                                          ('target', features.target, features.target_classes)):
-                # evenly spaced: rows may be sorted by class
-                chosen = np.linspace(0, len(rows) - 1, min(len(rows), MOST)).astype(int)
-                x, y = ((rows[chosen] - mean) @ plane.T).T
+        for axis, title, panel in zip(axes, ('Before', 'After'), (before, after)):
+            for domain in ('source', 'target'):
+                x, y = np.array(panel[domain]).T
+                classes = panel.get(f'{domain}_classes')
                 look: dict[str, Any] = {'color': COLOURS[domain]} if classes is None else {
-                    'c': classes[chosen] % 20, 'cmap': 'tab20', 'vmin': 0, 'vmax': 19}
+                    'c': np.array(classes) % 20, 'cmap': 'tab20', 'vmin': 0, 'vmax': 19}
                 axis.scatter(x, y, s=14, alpha=0.6, linewidths=0.9 if domain == 'target' else 0,
                              marker=MARKERS[domain], label=domain, **look)
-            axis.set(title=title, xticks=[], yticks=[], xlabel=f'{100 * shares[0]:.0f} % of the variance',
-                     ylabel=f'{100 * shares[1]:.0f} %')
+            axis.set(title=title, xticks=[], yticks=[], xlabel=f'{100 * panel["shares"][0]:.0f} % of the variance',
+                     ylabel=f'{100 * panel["shares"][1]:.0f} %')
         axes[1].legend()
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=140)

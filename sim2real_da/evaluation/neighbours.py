@@ -8,8 +8,13 @@ second and third row alike. Similarity is the Euclidean distance of pixels, here
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
@@ -36,37 +41,53 @@ def nearest(pictures: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([f.indices for f in found]), distance
 
 
-def draw(source: Tensor, adapted: Tensor, target: Tensor, path: Path, columns: int = 10) -> Tensor:
-    """Write a PNG with rows source, adapted and nearest target, the distance of the two below each column.
+def compared(source: Tensor, adapted: Tensor, target: Tensor, columns: int = 10) -> dict[str, Any]:
+    """Return what the figure shows, as JSON holds it: the pictures, and how near adapted and target pictures are.
 
     :param source: ``(N, 3, H, W)`` in [0, 1]; the first ``columns`` of them are shown
     :param adapted: of the same pictures, in the same order
-    :param target: all target pictures that the generator was trained on, ``(M, 3, H, W)``
-    :returns: distance of every adapted picture to its nearest target ``(N,)``
+    :param target: target pictures that the generator was trained on, ``(M, 3, H, W)``, at least two
+    :returns: ``png`` (rows source, adapted, nearest target, as base64), ``distances`` of the columns, ``median`` of
+        all, ``median_of_targets``: of target pictures and the nearest other one, of as many as there are sources
     :raises ValueError: when source and adapted do not belong together
     """
     if source.shape != adapted.shape:
         raise ValueError(f'neighbours: {tuple(source.shape)} source and {tuple(adapted.shape)} adapted pictures; '
                          'expected the same')
+    index, distance = nearest(adapted, target)
+    rows = torch.stack([pictures[:columns] for pictures in (source, adapted, target[index])])  # (3, n, 3, H, W)
+    framed = F.pad(rows, (0, GAP, 0, GAP), value=1)
+    grid = framed.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)  # (3 (H + GAP), n (W + GAP), 3)
+    picture = grid.clamp(0, 1).mul(255).round().byte().cpu().numpy()
+    half = min(len(source), len(target) // 2)
+    return {'png': base64.b64encode(cv2.imencode('.png', picture[..., ::-1])[1].tobytes()).decode(),
+            'distances': [round(v, 4) for v in distance[:columns].tolist()], 'median': float(distance.median()),
+            'median_of_targets': float(nearest(target[:half], target[half:])[1].median())}
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Write a PNG with rows source, adapted and nearest target, the distance of the two below each column.
+
+    :param found: of :func:`compared`
+    """
     import matplotlib
 
     matplotlib.use('Agg')
     from matplotlib import pyplot
 
-    index, distance = nearest(adapted, target)
-    rows = torch.stack([pictures[:columns] for pictures in (source, adapted, target[index])])  # (3, n, 3, H, W)
-    count, height, width = rows.shape[1], rows.shape[3] + GAP, rows.shape[4] + GAP
-    framed = F.pad(rows, (0, GAP, 0, GAP), value=1)
-    grid = framed.permute(0, 3, 1, 4, 2).reshape(3 * height, count * width, 3)
+    picture = cv2.imdecode(np.frombuffer(base64.b64decode(found['png']), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None, 'not a picture'
+    count, height = len(found['distances']), picture.shape[0] / 3
+    width = picture.shape[1] / count
     with pyplot.rc_context({'font.size': 9}):
         figure, axes = pyplot.subplots(figsize=(0.9 * count + 1, 3.1), layout='constrained')
-        axes.imshow(grid.clamp(0, 1).cpu().numpy(), interpolation='nearest')
+        axes.imshow(picture[..., ::-1], interpolation='nearest')
         axes.set_yticks([(row + 0.5) * height for row in range(3)], ROWS)
-        axes.set_xticks([(i + 0.5) * width for i in range(count)], [f'{v:.2f}' for v in distance[:count].tolist()])
-        axes.set_xlabel('distance of adapted and nearest target picture')
+        axes.set_xticks([(i + 0.5) * width for i in range(count)], [f'{v:.2f}' for v in found['distances']])
+        axes.set_xlabel(f'distance of adapted and nearest target picture (median {found["median"]:.2f}; of target '
+                        f'pictures and their nearest {found["median_of_targets"]:.2f})')
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=140)
         pyplot.close(figure)
-    return distance

@@ -9,7 +9,7 @@ literature: what is measured is the pose network, not the detector.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from sim2real_da.data.augment import camera_effects
+from sim2real_da.data.batches import rows
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.direct_pose import DirectOutput, crop_pose, surface_clouds, symmetric_turns
@@ -162,6 +163,10 @@ class CropBatches:
             rotations, centres, sizes, self.clouds[classes].to(self.device), self.turns[classes].to(self.device)))
         masks = None if own.masks is None else torch.from_numpy(own.masks).float().div(255)[:, None].to(self.device)
         return self.images(index, rng), targets, masks
+
+    def batches(self, count: int, seed: list[int]) -> Iterator[tuple[Tensor, PoseTargets, Tensor | None]]:
+        """Yield :meth:`batch` for ever, every crop once before any comes again."""
+        return (self.batch(index) for index in rows(len(self.crops), count, seed))
 
 
 @torch.inference_mode()

@@ -8,10 +8,11 @@ Two representations: :mod:`sim2real_da.networks.direct_pose` and :mod:`sim2real_
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -78,6 +79,25 @@ class PoseTargets:
     def count(self) -> int:
         """Number of crops."""
         return len(self.classes)
+
+    def repeated(self, count: int) -> PoseTargets:
+        """Return the first crop's targets for ``count`` crops."""
+        values = [getattr(self.of, f.name) for f in fields(self.of)]
+        of = type(self.of)(*(v[:1].expand(count, *[-1] * (v.ndim - 1)) for v in values))
+        return PoseTargets(self.classes[:1].expand(count), of)
+
+
+def joined(first: PoseTargets, second: PoseTargets) -> PoseTargets:
+    """Return the targets of two batches of one representation as those of one."""
+    def whole(name: str) -> Tensor | None:
+        parts = [getattr(t, name) for t in (first, second)]
+        if all(p is None for p in parts):
+            return None
+        return torch.cat([torch.ones_like(t.classes, dtype=torch.bool) if p is None else p
+                          for p, t in zip(parts, (first, second))])
+
+    of = type(first.of)(*(torch.cat([getattr(t.of, f.name) for t in (first, second)]) for f in fields(first.of)))
+    return PoseTargets(torch.cat([first.classes, second.classes]), of, whole('posed'), whole('sure'))
 
 
 class PoseOutput(NetworkOutput):

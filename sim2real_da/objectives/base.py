@@ -106,6 +106,10 @@ class Objective(nn.Module):
         """Train players that take turns, after the network's own step; return their losses for people to watch."""
         return {}
 
+    def translator(self) -> nn.Module | None:
+        """Return the generator that gives source pictures ``(B, 3, H, W)`` in [0, 1] the target's look, if any."""
+        return None
+
     def metrics(self) -> dict[str, float]:
         """Return what a person should watch besides the losses (schedules, accuracies) of the last step."""
         return {}

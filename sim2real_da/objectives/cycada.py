@@ -128,6 +128,10 @@ class Cycada(Objective):
             report['feature_discriminator'] = float(loss.detach())
         return report
 
+    def translator(self) -> nn.Module | None:
+        """Return the generator that makes target pictures, where there is a pixel stage."""
+        return self.pair.to_target if self.pixel else None
+
     @torch.no_grad()
     def translate(self, images: Tensor) -> Tensor:
         """Return source pictures ``(B, 3, H, W)`` in [0, 1] with the target's look."""

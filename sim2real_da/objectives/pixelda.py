@@ -212,6 +212,10 @@ class PixelDa(Objective):
             schedule.step()
         return report
 
+    def translator(self) -> nn.Module:
+        """Return the generator."""
+        return self.generator
+
     @torch.no_grad()
     def translate(self, images: Tensor) -> Tensor:
         """Return adapted pictures ``(B, 3, H, W)`` in [0, 1] to look at, each by its own noise."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from sim2real_da.offline import Adapted
@@ -16,9 +18,10 @@ from sim2real_da.recipes import Recipe
 class Task:
     """Base of the tasks.
 
-    :param name: of the target, as ``--task`` and the tables know it
+    :param name: of the target, as ``--task`` knows it
     :param source_name: tasks of one source share their source_only models
-    :param file_name: start of the weights files' names
+    :param variant: of the task, for instance '50_labelled'
+    :param prefix: of the weights files' names, which begin with it and :attr:`key`
     """
 
     #: 'classifier', 'pose' or 'detector'
@@ -26,8 +29,11 @@ class Task:
     #: what :meth:`score` returns that tables show; the first is what a person watches
     metrics: tuple[str, ...]
 
-    def __init__(self, name: str, source_name: str, file_name: str | None = None) -> None:
-        self.name, self.source_name, self.file_name = name, source_name, file_name or name
+    def __init__(self, name: str, source_name: str, variant: str = '', prefix: str = '') -> None:
+        self.name, self.source_name = name, source_name
+        #: name and variant, as result files know the task
+        self.key = f'{name}_{variant}' if variant else name
+        self.file_name = f'{prefix}{self.key}'
 
     def network(self, seed: int) -> nn.Module:
         """Return where training begins, on the device."""
@@ -50,6 +56,13 @@ class Task:
         """Return the metrics on the target's test samples."""
         raise NotImplementedError
 
+    def figures(self, before: nn.Module, made: Adapted[nn.Module]) -> dict[str, Any]:
+        """Return :func:`.tasks.figures.figures` of a run.
+
+        :raises ValueError: where the samples are no pictures of one size
+        """
+        raise ValueError(f'{self.name}: figures are for digits, signs and crops')
+
     def save(self, path: Path, network: nn.Module, recipe: str, note: str = '', created: dict[str, Any] | None = None,
              half: bool = False) -> None:
         """Write a weights file."""
@@ -58,3 +71,13 @@ class Task:
     def load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         """Return the network of a weights file, on the device, and its manifest."""
         raise NotImplementedError
+
+
+def labelled_rows(length: int, count: int) -> NDArray[np.int64]:
+    """Return which target samples show their labels, the same ones for all rows and seeds.
+
+    :raises ValueError: when there are not so many
+    """
+    if count > length:
+        raise ValueError(f'--labelled {count}: the target has {length} samples of the source\'s classes')
+    return np.random.default_rng(3).permutation(length)[:count]

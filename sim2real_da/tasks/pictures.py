@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from sim2real_da.data.digits import load_digits, photographs
@@ -20,7 +21,8 @@ from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.classifier_weights import load_classifier, save_classifier
 from sim2real_da.offline import Adapted, adapt
 from sim2real_da.recipes import Recipe
-from sim2real_da.tasks.base import Task
+from sim2real_da.tasks.base import Task, labelled_rows
+from sim2real_da.tasks.figures import Shown, figures
 
 SIGN_COUNT, SIGN_SIZE = 20000, 32
 
@@ -30,6 +32,7 @@ class PictureTask(Task):
 
     :param target: training split, labelled for target_only alone
     :param test: scored at the end
+    :param labelled: so many target pictures show their labels to every row (semi-supervised)
     :param options: keyword arguments of the classifier
     """
 
@@ -37,9 +40,14 @@ class PictureTask(Task):
     metrics = ('accuracy', 'accuracy_all')
 
     def __init__(self, name: str, source_name: str, source: Pictures, target: Pictures, test: Pictures,
-                 device: str = 'cpu', **options: Any) -> None:
-        super().__init__(name, source_name)
+                 device: str = 'cpu', labelled: int = 0, **options: Any) -> None:
+        super().__init__(name, source_name, f'{labelled}_labelled' if labelled else '')
         self.source, self.target, self.test, self.device, self.options = source, target, test, device, options
+        self.known = self._known()
+        self.labelled = None
+        if labelled:
+            chosen = labelled_rows(len(self.known), labelled)
+            self.labelled = self.known[chosen]
 
     def network(self, seed: int) -> Classifier:
         """Return an untrained classifier."""
@@ -49,15 +57,29 @@ class PictureTask(Task):
     def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Classifier]:
         """Train; the target is a bare array, no objective can read a label of it."""
         assert isinstance(network, Classifier)
-        return adapt(network, recipe, self.source, self.target.images, steps, seed)
+        return adapt(network, recipe, self.source, self.target.images, steps, seed, self.labelled)
 
     def supervise(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Classifier]:
         """Train on labelled target pictures of the source's classes, by the source's class numbers."""
-        assert isinstance(network, Classifier) and self.target.labels is not None
-        number = np.array([self.source.names.index(n) if n in self.source.names else -1 for n in self.target.names])
-        labels = number[self.target.labels]
-        known = Pictures(self.target.images[labels >= 0], labels[labels >= 0], self.source.names)
-        return adapt(network, recipe, known, None, steps, seed)
+        assert isinstance(network, Classifier)
+        return adapt(network, recipe, self.known, None, steps, seed)
+
+    def _known(self) -> Pictures:
+        labels = self._numbers(self.target)
+        return Pictures(self.target.images[labels >= 0], labels[labels >= 0], self.source.names)
+
+    def _numbers(self, pictures: Pictures) -> NDArray[np.int64]:
+        """Return labels as the source's class numbers, -1 where it has no such class."""
+        assert pictures.labels is not None
+        names = self.source.names
+        return np.array([names.index(n) if n in names else -1 for n in pictures.names])[pictures.labels]
+
+    def figures(self, before: nn.Module, made: Adapted[nn.Module]) -> dict[str, Any]:
+        """Return what figures show; classes that the source does not have are left out."""
+        assert self.source.labels is not None
+        classes = self._numbers(self.test)
+        test = Shown(self.test.images[classes >= 0], classes[classes >= 0])
+        return figures(before, made, Shown(self.source.images, self.source.labels), self.target.images, test)
 
     def score(self, network: nn.Module) -> dict[str, Any]:
         """Return :func:`.classification.accuracy`."""
@@ -79,7 +101,8 @@ def digits(options: argparse.Namespace) -> list[Task]:
     """Return MNIST -> USPS and MNIST -> MNIST-M."""
     source = load_digits(options.data, 'mnist', 'train')
     return [PictureTask(name, 'mnist', source, load_digits(options.data, name, 'train'),
-                        load_digits(options.data, name, 'test'), options.device, size=28, channels=(16, 32))
+                        load_digits(options.data, name, 'test'), options.device, options.labelled, size=28,
+                        channels=(16, 32))
             for name in ('usps', 'mnistm')]
 
 
@@ -88,5 +111,5 @@ def signs(options: argparse.Namespace) -> list[Task]:
     photos = photographs(options.photos or options.data.parent / 'digits' / 'bsds', 'train')
     source = synthetic_signs(templates(options.data), photos, SIGN_COUNT).resized(SIGN_SIZE)
     real = {split: real_signs(options.data, split).resized(SIGN_SIZE) for split in ('train', 'test')}
-    return [PictureTask('gtsrb', 'signs', source, real['train'], real['test'], options.device, size=SIGN_SIZE,
-                        channels=(16, 32, 64))]
+    return [PictureTask('gtsrb', 'signs', source, real['train'], real['test'], options.device, options.labelled,
+                        size=SIGN_SIZE, channels=(16, 32, 64))]

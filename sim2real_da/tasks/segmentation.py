@@ -51,7 +51,7 @@ class SegmentationTask(Task):
     def __init__(self, rendered: BopDataset, target: Sequence[Frame], labelled: Sequence[LabelledFrame],
                  test: Sequence[LabelledFrame], names: Sequence[str], start: Bundle | None = None,
                  device: str = 'cpu') -> None:
-        super().__init__('lmo', 'segmentation', 'segmentation')
+        super().__init__('lmo', 'segmentation', prefix='segmentation_')
         if start is not None and start.classes != tuple(names):
             raise ValueError(f'--start: weights for {list(start.classes)}, the data have {list(names)}')
         self.rendered, self.target, self.labelled, self.test = rendered, target, labelled, test
