@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which score without target labels picks good weights? Every validator against the truth, over many checkpoints.
 
-``python benchmarks/validators.py classifier --name digits --source mnist.npz --target usps.npz --json FILE``
+``python benchmarks/validators.py classifier --benchmark digits --task usps --data DIGITS --json FILE``
 ``python benchmarks/validators.py surrogate --weights tools --simulation RENDERED --json FILE``
 
 Checkpoints are snapshots of the averaged teacher along runs of several recipes and seeds, and the source model itself.
@@ -18,33 +18,36 @@ import argparse
 import copy
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from provenance import provenance
 from scipy.stats import rankdata
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.adaptation import Adaptation
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.evaluation.evidence import bundle_evidence, classifier_evidence, detector_score, find, pose_score
 from sim2real_da.evaluation.validators import scores, source_validation
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.classifier import Classifier, ClassTargets, to_images
+from sim2real_da.networks.classifier import ClassTargets, to_images
 from sim2real_da.objectives import Batch
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import Recipe, load_recipe
 from sim2real_da.resources import weights_file
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
+from sim2real_da.tasks.pictures import digits, signs
 
 log = logging.getLogger('validators')
 HELD_OUT = 1000  # labelled source pictures that a classifier never trains on
+MOST = 20000  # pictures of a domain that it trains on
 ASKED = 2000  # unlabelled target pictures that validators look at
+BENCHMARKS = {'digits': digits, 'signs': signs}
 CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
 
 
@@ -121,16 +124,18 @@ def classifier_checkpoints(networks: Mapping[str, nn.Module], held_out: Pictures
     return found
 
 
-def classifier_runs(recipes: Sequence[Recipe], seeds: int, source: Pictures, target: Pictures, classes: int, size: int,
-                    steps: int, every: int) -> dict[str, nn.Module]:
-    """Return snapshots of classifiers trained from nothing by each recipe."""
+def classifier_runs(make: Callable[[int], nn.Module], recipes: Sequence[Recipe], seeds: int, source: Pictures,
+                    target: Pictures, steps: int, every: int) -> dict[str, nn.Module]:
+    """Return snapshots of classifiers trained from nothing by each recipe.
+
+    :param make: returns an untrained one for a seed
+    """
     assert source.labels is not None, 'the source has labels'
     found: dict[str, nn.Module] = {}
     for recipe in recipes:
         for seed in range(seeds):
-            torch.manual_seed(seed)
             rng = np.random.default_rng(seed)
-            run = Adaptation(Classifier(classes, size), 'classifier', recipe, steps=steps)
+            run = Adaptation(make(seed), 'classifier', recipe, steps=steps)
             for step in range(1, steps + 1):
                 rows = rng.integers(len(source.images), size=recipe.offline.batch)
                 seen = rng.integers(len(target.images), size=recipe.offline.batch)
@@ -143,40 +148,37 @@ def classifier_runs(recipes: Sequence[Recipe], seeds: int, source: Pictures, tar
     return found
 
 
-def pictures(path: Path, split: str, size: int, limit: int | None = None) -> Pictures:
-    """Read ``images`` and ``labels`` of an .npz file, or its ``<split>_images`` and ``<split>_labels``.
-
-    :param size: side in pixels that they are brought to
-    :raises ValueError: when it has neither
-    """
-    with np.load(path) as arrays:
-        prefix = f'{split}_' if f'{split}_images' in arrays else ''
-        if f'{prefix}images' not in arrays or f'{prefix}labels' not in arrays:
-            raise ValueError(f'{path}: arrays {sorted(arrays)}, expected images and labels, or {split}_images and '
-                             f'{split}_labels')
-        images = to_images(arrays[f'{prefix}images'][:limit])
-        return Pictures(F.interpolate(images, (size, size), mode='bilinear', antialias=True),
-                        torch.from_numpy(arrays[f'{prefix}labels'][:limit]).long())
-
-
 def classifiers(options: argparse.Namespace) -> dict[str, list[Checkpoint]]:
-    """Train, score and return the checkpoints of one pair of data sets."""
-    labelled, real, scored = (pictures(path, split, options.size, options.limit) for path, split in (
-        (options.source, 'train'), (options.target, 'train'), (options.target, 'test')))
-    assert labelled.labels is not None
-    count = min(HELD_OUT, len(labelled.images) // 5)
-    order = torch.randperm(len(labelled.images), generator=torch.Generator().manual_seed(0))
-    held_out = Pictures(labelled.images[order[:count]], labelled.labels[order[:count]])
-    source = Pictures(labelled.images[order[count:]], labelled.labels[order[count:]])
+    """Train, score and return the checkpoints of one task of the benchmarks digits and signs.
+
+    :raises ValueError: for a task that the benchmark does not have
+    """
+    known = {t.name: t for t in BENCHMARKS[options.benchmark](options)}
+    if options.task not in known:
+        raise ValueError(f'validators: no task {options.task}, {options.benchmark} has {list(known)}')
+    task = known[options.task]
+    numbers = task.numbers(task.test)
+    scored = pictures(task.test.images[numbers >= 0], numbers[numbers >= 0])
+    # every class is everywhere in the source, which may be sorted
+    order = np.random.default_rng(0).permutation(len(task.source))[:MOST + HELD_OUT]
+    assert task.source.labels is not None
+    held_out, source = (pictures(task.source.images[part], task.source.labels[part])
+                        for part in (order[:HELD_OUT], order[HELD_OUT:]))
+    chosen = np.random.default_rng(1).permutation(len(task.target))[:MOST]
+    target = pictures(task.target.images[chosen])
     recipes = [load_recipe(name) for name in options.recipes]
     if lacking := [r.name for r in recipes if 'classifier' not in r.objectives]:
-        raise SystemExit(f'validators: {", ".join(lacking)}: recipes without a classifier')
-    networks = classifier_runs(recipes, options.seeds, source, Pictures(real.images), int(labelled.labels.max()) + 1,
-                               options.size, options.steps, options.every)
+        raise ValueError(f'validators: {", ".join(lacking)}: recipes without a classifier')
+    networks = classifier_runs(task.network, recipes, options.seeds, source, target, options.steps, options.every)
     # the end of the first recipe's first run: source alone, unless another recipe is asked for
     reference = [n for name, n in networks.items() if name.startswith(f'{recipes[0].name}/0/')][-1]
-    return {options.name: classifier_checkpoints(
-        networks, held_out, Pictures(real.images[:ASKED]), scored, reference)}
+    asked = Pictures(target.images[:ASKED])
+    return {options.task: classifier_checkpoints(networks, held_out, asked, scored, reference)}
+
+
+def pictures(images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None) -> Pictures:
+    """Return uint8 ``(N, H, W, 3)`` as tensors."""
+    return Pictures(to_images(images), None if labels is None else torch.from_numpy(labels))
 
 
 # --- detectors and pose networks ----------------------------------------
@@ -241,26 +243,29 @@ def main() -> None:
     """Run the study and write its JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     kinds = parser.add_subparsers(dest='kind', required=True)
-    on_pictures = kinds.add_parser('classifier', help='two .npz files of pictures and labels')
-    on_pictures.add_argument('--name', required=True, help='of the pair of data sets, for the table')
-    on_pictures.add_argument('--source', type=Path, required=True)
-    on_pictures.add_argument('--target', type=Path, required=True, help='labels of its test split are for the truth')
-    on_pictures.add_argument('--size', type=int, default=28, help='side of the pictures')
-    on_pictures.add_argument('--limit', type=int, help='use the first so many pictures of each split')
+    on_pictures = kinds.add_parser('classifier', help='digits and signs')
+    on_pictures.add_argument('--benchmark', choices=list(BENCHMARKS), required=True)
+    on_pictures.add_argument('--task', required=True, help='usps, mnistm, gtsrb; labels of its test split are for the '
+                             'truth')
+    on_pictures.add_argument('--data', type=Path, required=True, help='as for sim2real_da benchmark')
+    on_pictures.add_argument('--photos', type=Path, help='signs: photographs for backgrounds')
+    on_pictures.set_defaults(device='cpu', labelled=0)
     on_frames = kinds.add_parser('surrogate', help='detector and pose network in the surrogate world')
     on_frames.add_argument('--weights', nargs='+', default=['tools'], help='the first is where runs start')
     on_frames.add_argument('--simulation', type=Path, required=True, help='set written by sim2real_da render')
     on_frames.add_argument('--frames', type=int, default=60, help='held out, of the stream, and scored: each')
     on_frames.add_argument('--worlds', type=int, nargs=2, default=[101, 102], help='seeds of stream and scored frames')
-    for sub, recipes, steps, every in ((on_pictures, ['source_continued', 'dann'], 2000, 200),
+    for sub, recipes, steps, every in ((on_pictures, ['source_continued', 'dann', 'mmd', 'minent'], 1000, 100),
                                        (on_frames, ['source_continued', 'dann', 'self_training'], 150, 25)):
         sub.add_argument('--recipes', nargs='+', default=recipes)
         sub.add_argument('--seeds', type=int, default=3)
         sub.add_argument('--steps', type=int, default=steps)
         sub.add_argument('--every', type=int, default=every, help='steps between two checkpoints')
+        sub.add_argument('--threads', type=int, default=1)
         sub.add_argument('--json', type=Path, required=True)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    torch.set_num_threads(options.threads)
     found = classifiers(options) if options.kind == 'classifier' else surrogate(options)
     result = {**provenance(), 'sets': {
         name: {**compare(checkpoints), 'all': [vars(c) for c in checkpoints]} for name, checkpoints in found.items()}}

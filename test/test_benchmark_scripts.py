@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -78,9 +79,9 @@ def test_classifiers_are_trained_and_scored(scripts):
     images[labels == 0, :, :14] += 0.8
     images[labels == 1, :, 14:] += 0.8
     networks = study.classifier_runs(
-        [recipe('plain', {'classifier': {'supervised': {}}}),
+        lambda seed: Classifier(2, 28), [recipe('plain', {'classifier': {'supervised': {}}}),
          recipe('dann', {'classifier': {'supervised': {}, 'dann': {}}})], 1, study.Pictures(images, labels),
-        study.Pictures(1 - images), 2, 28, 6, 3)
+        study.Pictures(1 - images), 6, 3)
     assert list(networks) == ['plain/0/3', 'plain/0/6', 'dann/0/3', 'dann/0/6']
     first, last = (networks[f'plain/0/{step}'].state_dict() for step in (3, 6))
     assert not torch.equal(first['classify.weight'], last['classify.weight'])  # snapshots, not one network four times
@@ -94,17 +95,27 @@ def test_classifiers_are_trained_and_scored(scripts):
     assert set(study.compare(found)['validators']) == set(VALIDATORS) - {'reprojection'}
 
 
-def test_pictures_are_read_by_split_and_other_files_refused(scripts, tmp_path):
-    made = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
-    np.savez(tmp_path / 'split.npz', train_images=made, train_labels=[1, 2], test_images=made[:1], test_labels=[3])
-    np.savez(tmp_path / 'plain.npz', images=made, labels=[1, 2])
-    np.savez(tmp_path / 'other.npz', x=made)
-    read = scripts['validators'].pictures
-    assert read(tmp_path / 'split.npz', 'test', 4).labels.tolist() == [3]
-    assert read(tmp_path / 'plain.npz', 'test', 8, 1).images.shape == (1, 3, 8, 8)
-    np.testing.assert_allclose(read(tmp_path / 'plain.npz', 'test', 4).images[:, 0] * 255, made, atol=1e-4)
-    with pytest.raises(ValueError, match=r"other.npz: arrays \['x'\], expected images and labels"):
-        read(tmp_path / 'other.npz', 'train', 4)
+def test_checkpoints_of_a_task_from_the_command_line(scripts, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(scripts['validators'], 'HELD_OUT', 20)
+    for name, size in (('mnist', 28), ('usps', 16)):
+        images, labels = rng.integers(0, 255, (60, size, size), dtype=np.uint8), np.arange(60) % 10
+        np.savez(tmp_path / f'{name}.npz', train_images=images, train_labels=labels, test_images=images,
+                 test_labels=labels)
+    (tmp_path / 'bsds').mkdir()
+    for i in range(152):
+        cv2.imwrite(str(tmp_path / 'bsds' / f'{i}.jpg'), np.full((40, 40, 3), i, np.uint8))
+    out = tmp_path / 'out.json'
+    monkeypatch.setattr(sys, 'argv', [
+        'validators.py', 'classifier', '--benchmark', 'digits', '--task', 'usps', '--data', str(tmp_path), '--recipes',
+        'source_continued', 'minent', '--seeds', '1', '--steps', '4', '--every', '2', '--json', str(out)])
+    scripts['validators'].main()
+    found = json.loads(out.read_text())['sets']['usps']
+    assert found['checkpoints'] == 4 and set(found['validators']) == set(VALIDATORS) - {'reprojection'}
+    assert [c['name'] for c in found['all']][-1] == 'minent/0/4'
+    monkeypatch.setattr(sys, 'argv', [*sys.argv[:5], 'svhn', *sys.argv[6:]])
+    with pytest.raises(ValueError, match=r"no task svhn, digits has \['usps', 'mnistm'\]"):
+        scripts['validators'].main()
 
 
 def test_bundles_are_scored_by_network(scripts):

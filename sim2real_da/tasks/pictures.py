@@ -65,10 +65,10 @@ class PictureTask(Task):
         return adapt(network, recipe, self.known, None, steps, seed)
 
     def _known(self) -> Pictures:
-        labels = self._numbers(self.target)
+        labels = self.numbers(self.target)
         return Pictures(self.target.images[labels >= 0], labels[labels >= 0], self.source.names)
 
-    def _numbers(self, pictures: Pictures) -> NDArray[np.int64]:
+    def numbers(self, pictures: Pictures) -> NDArray[np.int64]:
         """Return labels as the source's class numbers, -1 where it has no such class."""
         assert pictures.labels is not None
         names = self.source.names
@@ -77,7 +77,7 @@ class PictureTask(Task):
     def figures(self, before: nn.Module, made: Adapted[nn.Module]) -> dict[str, Any]:
         """Return what figures show; classes that the source does not have are left out."""
         assert self.source.labels is not None
-        classes = self._numbers(self.test)
+        classes = self.numbers(self.test)
         test = Shown(self.test.images[classes >= 0], classes[classes >= 0])
         return figures(before, made, Shown(self.source.images, self.source.labels), self.target.images, test)
 
