@@ -92,6 +92,14 @@ def test_playing_leaves_the_network_alone_and_the_network_the_players():
     assert not changed(before, objective) and all(p.grad is None for p in objective.parameters())
 
 
+def test_a_picture_that_is_not_finite_moves_no_player():
+    objective = built()
+    source, target = batches('classifier')
+    before = [p.clone() for p in objective.parameters()]
+    objective.discriminate(source.images * float('nan'), target.images, source.targets.classes)
+    assert all(torch.equal(a, b) for a, b in zip(before, objective.parameters()))
+
+
 def test_generators_win_against_a_still_discriminator():
     objective = built(learning_rate=2e-3)
     reports = [objective.generate(8)['generator'] for _ in range(20)]

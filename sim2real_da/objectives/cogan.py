@@ -30,8 +30,10 @@ from torch.nn import functional as F  # noqa: N812
 from sim2real_da.networks.classifier import Classifier, ClassTargets
 from sim2real_da.networks.cogan import NOISE, CoupledDiscriminators, CoupledGenerators
 from sim2real_da.objectives.base import Objective, Outputs
+from sim2real_da.objectives.turns import take_turn
 
 SURE = 0.9
+CLIP = 5.0  # norm of a player's gradients
 
 
 class CoGan(Objective):
@@ -109,9 +111,7 @@ class CoGan(Objective):
         game = [(F.softplus(-real[part]).mean() + F.softplus(fake[part]).mean()) / 2
                 for part in (slice(0, count), slice(count, None))]
         naming = F.cross_entropy(named[:count], classes)
-        self._judge.zero_grad(set_to_none=True)
-        (sum(game) + naming).backward()
-        self._judge.step()
+        take_turn(self._judge, game[0] + game[1] + naming, CLIP)
         right = ((real > 0).float().mean() + (fake <= 0).float().mean()) / 2
         return {'discriminator': float((game[0] + game[1]).detach()), 'discriminator_class': float(naming.detach()),
                 'discriminator_accuracy': float(right)}
@@ -120,9 +120,7 @@ class CoGan(Objective):
         """Train the generators on ``count`` twins."""
         verdict, _ = self.discriminators(*self.generators(self._noise(count)))
         loss = F.softplus(-verdict).mean()
-        self._make.zero_grad(set_to_none=True)
-        loss.backward()
-        self._make.step()
+        take_turn(self._make, loss, CLIP)
         return {'generator': float(loss.detach())}
 
     def metrics(self) -> dict[str, float]:
