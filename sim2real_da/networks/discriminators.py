@@ -27,7 +27,12 @@ class Noise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` plus noise of standard deviation sigma."""
-        return x + self.sigma * torch.randn_like(x) if self.training and self.sigma else x
+        if not self.training or not self.sigma:
+            return x
+        count, channels, height, width = x.shape
+        # drawn in one piece with channels last, which is many times faster on a CPU than randn_like of such a map
+        noise = torch.randn(count, height, width, channels, device=x.device, dtype=x.dtype)
+        return x + self.sigma * noise.permute(0, 3, 1, 2)
 
 
 class ImageDiscriminator(nn.Module):

@@ -69,15 +69,18 @@ class MapDiscriminator(nn.Module):
         self.noise = noise
         self.norm = nn.GroupNorm(1, channels)
         self.head = nn.Sequential(
-            nn.Conv2d(channels, width, 1), nn.LeakyReLU(0.2), nn.Dropout(dropout),
-            nn.Conv2d(width, width, 1), nn.LeakyReLU(0.2), nn.Conv2d(width, 1, 1))
+            nn.Linear(channels, width), nn.LeakyReLU(0.2), nn.Dropout(dropout),
+            nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(B, 1, h, w)`` of ``(B, C, h, w)``; positive means source."""
-        x = self.norm(features)
+        count, _, height, width = features.shape
+        # a row for every place: 1x1 convolutions as products of matrices, and random numbers in one piece are many
+        # times faster on a CPU than those of a map with channels last
+        rows = self.norm(features).permute(0, 2, 3, 1).reshape(count * height * width, -1)
         if self.training:
-            x = x + self.noise * torch.randn_like(x)
-        return self.head(x)  # type: ignore[no-any-return]
+            rows = rows + self.noise * torch.randn_like(rows)
+        return self.head(rows).view(count, height, width, 1).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
 
 
 class Dann(Objective):

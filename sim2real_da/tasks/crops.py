@@ -60,7 +60,8 @@ class CropTask(Task):
     def network(self, seed: int) -> PoseNetwork:
         """Return an untrained network of direct poses."""
         torch.manual_seed(seed)
-        return DirectPoseNetwork(len(self.objects), crop_size=self.source.images.shape[1], hidden=HIDDEN).to(self.device)
+        size = self.source.images.shape[1]
+        return DirectPoseNetwork(len(self.objects), crop_size=size, hidden=HIDDEN).to(self.device)
 
     def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
         """Train; the target is a bare array, no objective can read a label of it."""
