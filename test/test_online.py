@@ -151,6 +151,85 @@ def test_buffer_owns_its_pixels():
     assert buffer.sample(1, np.random.default_rng(0))[0].image.max() == 0
 
 
+def shades(*levels: int) -> list:
+    """Frames of one grey each, 10 levels or more are novel."""
+    rng, made = np.random.default_rng(0), []
+    for level in levels:
+        made.append(frame(rng))
+        made[-1].image[:] = level
+    return made
+
+
+def levels(buffer: FrameBuffer) -> set[int]:
+    return {int(f.image[0, 0, 0]) for f in buffer.sample(len(buffer), np.random.default_rng(0))}
+
+
+def test_looking_to_and_fro_does_not_fill_the_buffer():
+    buffer = FrameBuffer(10**7)
+    left, right = shades(50, 90)
+    assert [buffer.admit(f) for f in (left, right, left, right, left)] == [True, True, False, False, False]
+
+
+def test_the_oldest_of_the_most_frequent_class_goes_first():
+    frames = shades(0, 40, 80, 120, 160, 200)
+    buffer = FrameBuffer(4 * frames[0].image.nbytes)
+    for f, classes in zip(frames, ({'mug'}, {'mug', 'bolt'}, {'mug'}, {'bolt'})):
+        buffer.admit(f)
+        assert buffer.unnoted() == [f] or buffer.unnoted()[0].image[0, 0, 0] == f.image[0, 0, 0]
+        buffer.note(buffer.unnoted()[0], classes)
+    assert buffer.classes() == {'mug': 3, 'bolt': 2}
+    buffer.admit(frames[4])
+    assert levels(buffer) == {40, 80, 120, 160}
+    buffer.note(buffer.unnoted()[0], set())  # nothing is found in it
+    assert buffer.classes() == {'mug': 2, 'bolt': 2, '': 1}
+    buffer.forget_classes()
+    buffer.admit(frames[5])
+    assert levels(buffer) == {80, 120, 160, 200}  # nothing known: the oldest
+
+
+def test_a_rare_class_is_drawn_as_often_as_a_frequent_one():
+    frames = shades(*range(0, 250, 10))
+    buffer = FrameBuffer(10**8)
+    for f in frames:
+        buffer.admit(f)
+        buffer.note(buffer.unnoted()[0], {'bolt'} if f is frames[3] else {'mug'})
+    rng = np.random.default_rng(0)
+    drawn = [int(buffer.sample(1, rng)[0].image[0, 0, 0]) for _ in range(400)]
+    assert 0.4 < np.mean([level == 30 for level in drawn]) < 0.6
+    assert len(set(drawn)) > 20
+
+
+def test_frames_outlive_the_process_and_damaged_files_do_not(tmp_path, caplog):
+    frames = shades(0, 40, 80, 120)
+    size = frames[0].image.nbytes
+    first = FrameBuffer(3 * size, folder=tmp_path)
+    for f in frames:
+        first.admit(f)
+    assert len(list(tmp_path.iterdir())) == 3  # as many files as frames
+    (tmp_path / '000000007.safetensors').write_bytes(b'nothing')
+    (tmp_path / '.000000009.safetensors.x1').write_bytes(b'half')
+    again = FrameBuffer(3 * size, folder=tmp_path)
+    assert levels(again) == {40, 80, 120} and '000000007.safetensors: left out' in caplog.text
+    kept = again.sample(1, np.random.default_rng(0))[0]
+    assert kept.intrinsics == frames[0].intrinsics and kept.stamp == frames[0].stamp
+    assert not again.admit(frames[2])  # it remembers what it has seen
+    assert again.admit(shades(200)[0]) and levels(again) == {80, 120, 200}
+    smaller = FrameBuffer(size, folder=tmp_path)
+    assert levels(smaller) == {200} and len(list(tmp_path.iterdir())) == 1
+    smaller.clear()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_costs_the_files_and_not_the_frames(tmp_path, caplog, monkeypatch):
+    def full(path, data):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('sim2real_da.online.frame_files.write_atomically', full)
+    buffer = FrameBuffer(10**8, folder=tmp_path)
+    assert all(buffer.admit(f) for f in shades(0, 40, 80)) and len(buffer) == 3
+    assert caplog.text.count('No space left') == 1
+
+
 # store
 
 def test_store_keeps_the_newest_and_versions_only_grow(bundle, tmp_path):

@@ -117,6 +117,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what :func:`write_atomically` left in a folder when its process was killed; call it before writing."""
+    for path in folder.glob('.*.safetensors.*'):
+        path.unlink(missing_ok=True)
+
+
 def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
     """Return the manifest alone, without reading a tensor.
 

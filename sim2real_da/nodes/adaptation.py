@@ -62,6 +62,7 @@ class Adaptation(ManagedNode):
                   0.0, 1.0),
         Parameter('holdout', 24, 'first simulated frames, kept for validation alone', 1, 1000),
         Parameter('buffer_mb', 128, 'memory for real frames', 1, 65_536),
+        Parameter('keep_buffer', False, 'keep real frames in state_dir/frames, for the next start'),
         Parameter('max_steps', 0, 'stop to learn after so many steps; 0: never', 0, 1_000_000_000, live=True),
         Parameter('duty_cycle', 0.8, 'share of the time the learner works', 0.01, 1.0, live=True),
         Parameter('nice', 10, 'how much the learner yields to other processes', 0, 19),
@@ -92,7 +93,8 @@ class Adaptation(ManagedNode):
             bundle, recipe, WeightStore(self._state_dir),
             device=self.get('device'), seed=self.get('seed'), holdout=self.get('holdout'),
             gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
-            buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'))
+            buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'),
+            buffer_folder=self._state_dir / 'frames' if self.get('keep_buffer') else None)
         for labelled in self._rendered.held_out() if self._rendered else ():  # validation frames come first
             self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time

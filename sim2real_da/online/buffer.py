@@ -1,71 +1,152 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Bounded memory of unlabelled real frames."""
+"""Bounded memory of unlabelled real frames: varied, balanced, and kept across restarts where that is wanted."""
 
 from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2real_da.online.frame_files import FrameFiles
 from sim2real_da.samples import Frame
 
+log = logging.getLogger(__name__)
+
 THUMBNAIL = (16, 12)
+NOTHING = ('',)  # the class of a frame in which nothing was found
+
+
+@dataclass
+class _Entry:
+    """A frame, what admission compares, and which classes the network finds in it (None: not asked yet)."""
+
+    frame: Frame
+    thumbnail: NDArray[np.float32]
+    classes: tuple[str, ...] | None = None
+    file: Path | None = None
 
 
 class FrameBuffer:
-    """Keeps the newest frames that differ from those before, within a fixed number of bytes.
+    """Keeps frames that differ from each other, within a fixed number of bytes.
 
-    A robot that stands still sees one picture: a frame is admitted only when a blurred thumbnail of it differs from the
-    last admitted one.
+    **Admission.** A robot that stands still sees one picture: a frame is admitted only when a blurred thumbnail of it
+    differs from those of *all* kept frames, so that looking to and fro between two places does not fill the memory.
+
+    **Balance.** Where room is needed the oldest frame of the most frequent class goes, and :meth:`sample` draws a class
+    first and then a frame that shows it. Classes are what the network finds (:meth:`note`); frames it was not asked
+    about, and frames in which it finds nothing, are classes of their own.
 
     :param capacity_bytes: upper bound of the pixels kept
     :param novelty: least mean absolute difference of the thumbnails, grey levels 0..255
+    :param folder: where the frames are kept as files; None: nowhere
     :raises ValueError: for a capacity that is not positive
     """
 
-    def __init__(self, capacity_bytes: int, novelty: float = 2.0) -> None:
+    def __init__(self, capacity_bytes: int, novelty: float = 2.0, folder: Path | None = None) -> None:
         if capacity_bytes <= 0:
             raise ValueError(f'buffer: expected a positive capacity in bytes, got {capacity_bytes}')
         self.capacity_bytes, self.novelty = capacity_bytes, novelty
         self.bytes = 0
         self.admitted = 0
         self.rejected = 0
-        self._frames: list[Frame] = []
-        self._last: NDArray[np.float32] | None = None
+        self._entries: list[_Entry] = []  # oldest first
+        self._files: FrameFiles | None = None
+        if folder is not None:
+            files = FrameFiles(folder)
+            for path, frame in files.load(capacity_bytes):
+                self._keep(frame, _thumbnail(frame), path)
+            self._files = files
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return len(self._entries)
 
     def admit(self, frame: Frame) -> bool:
-        """Add a frame, dropping the oldest ones where room is needed; False when it shows nothing new or cannot fit."""
-        size = frame.image.nbytes
-        thumbnail = cv2.resize(frame.image, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
-        seen = self._last is not None and float(np.abs(thumbnail - self._last).mean()) < self.novelty
-        if seen or size > self.capacity_bytes:
+        """Add a frame, dropping others where room is needed; False when it shows nothing new or cannot fit."""
+        thumbnail = _thumbnail(frame)
+        if frame.image.nbytes > self.capacity_bytes or self._seen(thumbnail):
             self.rejected += 1
             return False
-        while self.bytes + size > self.capacity_bytes:
-            self.bytes -= self._frames.pop(0).image.nbytes
+        while self.bytes + frame.image.nbytes > self.capacity_bytes:
+            self._drop()
         # own the pixels: a view of a message would keep the whole message alive
         image = frame.image if frame.image.flags.owndata else frame.image.copy()
-        self._frames.append(Frame(image, frame.intrinsics, frame.stamp, frame.frame_id))
-        self.bytes += size
+        own = Frame(image, frame.intrinsics, frame.stamp, frame.frame_id)
+        self._keep(own, thumbnail, self._files.write(own) if self._files is not None else None)
         self.admitted += 1
-        self._last = thumbnail
         return True
 
     def sample(self, count: int, rng: np.random.Generator) -> list[Frame]:
-        """Return ``count`` frames, without repeats where there are enough.
+        """Return ``count`` frames, balanced by class, without repeats where there are enough.
 
         :raises ValueError: when the buffer is empty
         """
-        if not self._frames:
+        if not self._entries:
             raise ValueError('buffer: no real frame was admitted yet')
-        replace = len(self._frames) < count
-        return [self._frames[i] for i in rng.choice(len(self._frames), count, replace=replace)]
+        shares = self._shares()
+        chosen = rng.choice(len(shares), count, replace=len(shares) < count, p=shares / shares.sum())
+        return [self._entries[i].frame for i in chosen]
+
+    def unnoted(self, count: int = 1) -> list[Frame]:
+        """Return the newest frames whose classes are not known."""
+        return [e.frame for e in reversed(self._entries) if e.classes is None][:count]
+
+    def note(self, frame: Frame, classes: set[str]) -> None:
+        """Remember what the network finds in a frame of :meth:`unnoted`; one that has been dropped is ignored."""
+        for entry in self._entries:
+            if entry.frame is frame:
+                entry.classes = tuple(sorted(classes)) or NOTHING
+
+    def forget_classes(self) -> None:
+        """Forget what was found: other weights may see other things."""
+        for entry in self._entries:
+            entry.classes = None
+
+    def classes(self) -> dict[str, int]:
+        """Return how many frames show each class; '' counts those that show nothing."""
+        return dict(Counter(c for e in self._entries for c in e.classes or ()))
 
     def clear(self) -> None:
-        """Forget every frame."""
-        self._frames.clear()
-        self.bytes, self._last = 0, None
+        """Forget every frame, on disk as well."""
+        for entry in self._entries:
+            if entry.file is not None:
+                FrameFiles.remove(entry.file)
+        self._entries.clear()
+        self.bytes = 0
+
+    def _keep(self, frame: Frame, thumbnail: NDArray[np.float32], file: Path | None) -> None:
+        self._entries.append(_Entry(frame, thumbnail, None, file))
+        self.bytes += frame.image.nbytes
+
+    def _drop(self) -> None:
+        """Drop the oldest frame of the most frequent class."""
+        counts = Counter(c for e in self._entries for c in _groups(e))
+        crowded = max(counts, key=counts.__getitem__)
+        index = next(i for i, e in enumerate(self._entries) if crowded in _groups(e))
+        entry = self._entries.pop(index)
+        self.bytes -= entry.frame.image.nbytes
+        if entry.file is not None:
+            FrameFiles.remove(entry.file)
+
+    def _seen(self, thumbnail: NDArray[np.float32]) -> bool:
+        """Whether a kept frame looks the same; the newest are compared first, they are the likeliest."""
+        return any(float(np.abs(e.thumbnail - thumbnail).mean()) < self.novelty for e in reversed(self._entries))
+
+    def _shares(self) -> NDArray[np.float64]:
+        """Return how likely each frame is to be drawn: a class, then a frame with it, all alike."""
+        groups = [_groups(e) for e in self._entries]
+        counts = Counter(c for own in groups for c in own)
+        return np.array([sum(1 / counts[c] for c in own) for own in groups])
+
+
+def _groups(entry: _Entry) -> tuple[str | None, ...]:
+    return (None,) if entry.classes is None else entry.classes
+
+
+def _thumbnail(frame: Frame) -> NDArray[np.float32]:
+    return cv2.resize(frame.image, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)

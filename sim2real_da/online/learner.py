@@ -29,6 +29,7 @@ from sim2real_da.recipes import Recipe
 from sim2real_da.samples import Frame, LabelledFrame
 
 WINDOW = (192, 192)  # pixels of the detector's input a step trains on, as in sim2real_da.training
+CLASS_SCORE = 0.3  # detections of the teacher that say what a frame shows
 TEACHER_SCORE = 0.15  # detections of the teacher that give target crops; crops carry no labels, so a low bar is safe
 
 
@@ -79,6 +80,14 @@ class Learner:
             report.update({f'{name}/{k}': v for k, v in self.parts[name].apply().items()})
         self.step_count += 1
         return report
+
+    @torch.no_grad()
+    def classes(self, frame: Frame) -> set[str]:
+        """Return which classes the teacher finds in a real frame."""
+        teacher = self.teacher.detector
+        images = target_images([frame], teacher.input_size, self.device)
+        _, _, found = decode(teacher(images), CLASS_SCORE)[0]
+        return {self.student.classes[int(c)] for c in found}
 
     def candidate(self) -> Bundle:
         """Return a copy of the teacher, ready to be validated."""

@@ -55,18 +55,19 @@ class AdaptationSession:
     :param gate_every: steps between two candidates
     :param tolerance: how far the scores on held-out simulation may fall, 0..1
     :param max_steps: stop learning after so many steps (0: never)
+    :param buffer_folder: where the real frames are kept for the next session; None: nowhere
     """
 
     def __init__(
         self, bundle: Bundle, recipe: Recipe, store: WeightStore, *, device: str = 'cpu', seed: int = 0,
         holdout: int = 24, gate_every: int = 25, tolerance: float = 0.01, buffer_bytes: int = 128 * 1024 * 1024,
-        max_steps: int = 0,
+        max_steps: int = 0, buffer_folder: Path | None = None,
     ) -> None:
         self.recipe, self.store, self.device, self.seed = recipe, store, device, seed
         self.holdout, self.gate_every, self.tolerance, self.max_steps = holdout, gate_every, tolerance, max_steps
         self.source = bundle
         self.running = bundle
-        self.buffer = FrameBuffer(buffer_bytes)
+        self.buffer = FrameBuffer(buffer_bytes, folder=buffer_folder)
         self.history: list[dict[str, float]] = []
         self.decisions: list[Decision] = []
         self.promotions = self.rejections = self.rollbacks = 0
@@ -124,6 +125,7 @@ class AdaptationSession:
         """Do one micro-step if there is data and nothing speaks against it; return weights that passed the gate."""
         if self.state != 'adapting':
             return None
+        self._note_classes()
         with self._lock:
             replay = list(self._replay)
             count = self.recipe.source_frames
@@ -143,6 +145,17 @@ class AdaptationSession:
         if self._bad_steps == 0 and self.step % self.gate_every == 0:
             return self._validate()
         return None
+
+    def _note_classes(self) -> None:
+        """Ask the teacher about one frame of the buffer, which is balanced by what it finds."""
+        if not self._learner.needs_target:
+            return
+        with self._lock:
+            frames = self.buffer.unnoted()
+        for frame in frames:
+            found = self._learner.classes(frame)
+            with self._lock:
+                self.buffer.note(frame, found)
 
     def _validate(self) -> Promotion | None:
         if self._gate is None:
@@ -257,6 +270,8 @@ class AdaptationSession:
 
     def _restart(self, bundle: Bundle, reason: str) -> Promotion:
         self._learner = Learner(bundle, self.recipe, self.device, self.seed)
+        with self._lock:
+            self.buffer.forget_classes()
         self._fault, self._bad_steps, self._last_reason = '', 0, reason
         self.rollbacks += 1
         # the parent stays the restored version's own, so that rolling back again goes further back

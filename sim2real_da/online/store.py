@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from sim2real_da.networks.bundle import Bundle, WeightsError
+from sim2real_da.networks.weights_file import remove_unfinished
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r'v(\d{6})\.safetensors')
@@ -23,6 +24,7 @@ class WeightStore:
     def __init__(self, folder: Path | str, keep: int = 5) -> None:
         self.folder, self.keep = Path(folder), keep
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(self.folder)
         self._highest = max(self.versions(), default=0)
 
     def versions(self) -> list[int]:
