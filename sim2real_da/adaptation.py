@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -151,6 +152,41 @@ class Adaptation:
         self.step_count += 1
         return watched
 
+    def state(self) -> dict[str, Tensor]:
+        """Return what a later run needs to go on from here: network, players, moments of all optimisers, step count.
+
+        The averaged teacher is not among it: it is what gets published, and is stored as such.
+        """
+        found = {f'network.{k}': v for k, v in self.network.state_dict().items()}
+        for i, objective in enumerate(self.objectives):
+            found |= {f'objective.{i}.{k}': v for k, v in objective.state_dict().items()}
+        for i, optimiser in enumerate(self._all_optimisers()):
+            for p, moments in optimiser.state_dict()['state'].items():
+                found |= {f'optimiser.{i}.{p}.{k}': v for k, v in moments.items()}
+        return {**found, 'step_count': torch.tensor(self.step_count)}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a :meth:`state` of the same network and recipe.
+
+        :raises ValueError: when it is of others; nothing is to be used then
+        """
+        try:
+            self.network.load_state_dict(_below(state, 'network.'))
+            for i, objective in enumerate(self.objectives):
+                objective.load_state_dict(_below(state, f'objective.{i}.'))
+            for i, optimiser in enumerate(self._all_optimisers()):
+                moments: dict[int, dict[str, Tensor]] = {}
+                for name, value in _below(state, f'optimiser.{i}.').items():
+                    number, key = name.split('.')
+                    moments.setdefault(int(number), {})[key] = value
+                optimiser.load_state_dict({'state': moments, 'param_groups': optimiser.state_dict()['param_groups']})
+            self.step_count = int(state['step_count'])
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(f'{self.kind}: the stored state is of another network or recipe: {error}') from error
+
+    def _all_optimisers(self) -> list[torch.optim.Optimizer]:
+        return [*self.optimisers, *(own for o in self.objectives for own in o.optimisers())]
+
     def _rate(self) -> float:
         """Return the factor on the learning rates of this step."""
         if self.steps is not None:
@@ -166,3 +202,7 @@ class Adaptation:
         losses = self.losses(source, target)
         report = {name: float(loss.detach()) for name, loss in losses.items()}
         return report | (self.apply() if self.backward(losses) else {'skipped': 1.0})
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

@@ -449,6 +449,47 @@ def test_rollback_and_reset_give_old_weights_new_numbers(bundle, tmp_path):
     assert adaptation.reset().version == 6 and len(adaptation.buffer) == 0
 
 
+@pytest.mark.parametrize('recipe', ['dann', 'advent'])
+def test_a_killed_session_goes_on_as_if_it_had_not_been(bundle, tmp_path, recipe):
+    adaptation = session(bundle, tmp_path, recipe)
+    feed(adaptation)
+    adaptation.work()
+    assert adaptation.work() is not None  # version 2 with the learner's state is on disk
+    random = torch.get_rng_state()
+    again = session(bundle, tmp_path, recipe)  # nothing was closed
+    assert again.step == 2 and torch.equal(torch.get_rng_state(), random)
+    feed(again)
+    for one in (adaptation, again):
+        for entry in one.buffer._entries:
+            entry.classes = ('box',)  # what the first one found is not stored
+        torch.set_rng_state(random)  # both are in one process and share it
+        one.work()
+    assert again.history[-1] == pytest.approx(adaptation.history[-1], rel=1e-4)
+    for part in ('detector', 'pose'):
+        for a, b in zip(*(getattr(one._learner.student, part).parameters() for one in (adaptation, again))):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_state_that_is_of_no_use_costs_the_moments_alone(bundle, tmp_path, caplog):
+    adaptation = session(bundle, tmp_path)
+    feed(adaptation)
+    adaptation.work()
+    adaptation.work()
+    state = adaptation.store.learner_path(2)
+    assert state.is_file() and not adaptation.store.learner_path(1).exists()
+    other = session(bundle, tmp_path, 'source_continued')
+    assert other.running.version == 2 and other.step == 0
+    assert 'the state of recipe dann, expected source_continued' in caplog.text
+    state.write_bytes(state.read_bytes()[:-100])
+    damaged = session(bundle, tmp_path)
+    assert damaged.running.version == 2 and damaged.step == 0 and 'truncated' in caplog.text
+    (tmp_path / 'v000009.learner.safetensors').write_bytes(b'')  # killed before its version was written
+    (tmp_path / '.v000009.safetensors.abc').write_bytes(b'half')
+    assert session(bundle, tmp_path).store.next_version() == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        'v000001.safetensors', 'v000002.learner.safetensors', 'v000002.safetensors']
+
+
 def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):
     adaptation = session(bundle, tmp_path)
     feed(adaptation)

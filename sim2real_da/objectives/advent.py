@@ -29,8 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.objectives.base import Objective, Outputs
+from sim2real_da.objectives.turns import take_turn
 
 LEAST = 1e-8  # below it a probability has no gradient: that of -p log p is infinite at 0
+CLIP = 5.0  # norm of the discriminators' gradients
 MEMORY = 0.95  # of the running mean of the source's class shares
 
 
@@ -166,6 +168,10 @@ class AdvEnt(Objective):
         """Return none: the discriminators do not learn from the sum of all losses."""
         return []
 
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Return the discriminators'."""
+        return [] if self._optimiser is None else [self._optimiser]
+
     def start(self, network: nn.Module) -> None:
         """Make a discriminator for each kind of distribution that the network puts out."""
         training, device = network.training, next(network.parameters()).device
@@ -201,8 +207,5 @@ class AdvEnt(Objective):
             losses.append((F.softplus(-real).mean() + F.softplus(other).mean()) / 2)
             right.append(((real > 0).float().mean() + (other <= 0).float().mean()) / 2)
         loss = torch.stack(losses).mean()
-        # the network's own backward pass went through the discriminators and left gradients there
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimiser.step()
+        take_turn(self._optimiser, loss, CLIP)
         return {'discriminator': float(loss.detach()), 'discriminator_accuracy': float(torch.stack(right).mean())}

@@ -87,6 +87,10 @@ class Objective(nn.Module):
         """Return the parameters that learn from the sum of all losses."""
         return self.parameters()
 
+    def optimisers(self) -> list[torch.optim.Optimizer]:
+        """Return the optimisers of players that take turns, whose state outlives a restart of an online learner."""
+        return []
+
     def start(self, network: nn.Module) -> None:
         """Look once at the network before the first step, for instance to keep a frozen copy."""
 

@@ -10,7 +10,8 @@ target objective (the control) never lets the network see a target sample.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pseudo_labels import pseudo_labels
+from sim2real_da.networks.weights_file import WeightsError, pack, unpack
 from sim2real_da.objectives import Batch, SelfTraining
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import Frame, LabelledFrame
@@ -95,6 +97,39 @@ class Learner:
         teacher.detector.eval()
         teacher.pose.eval()
         return teacher
+
+    def state(self, about: Mapping[str, Any] | None = None) -> bytes:
+        """Return what a later learner needs to go on from here, as a checksummed safetensors file.
+
+        :param about: JSON of the caller's, returned by :meth:`load_state`
+        """
+        tensors = {f'{name}.{k}': v.detach().cpu().contiguous() for name, part in self.parts.items()
+                   for k, v in part.state().items()}
+        tensors['random'] = torch.get_rng_state()
+        return pack(tensors, {
+            'kind': 'learner', 'recipe': self.recipe.name, 'step_count': self.step_count, 'skipped': self.skipped,
+            'generator': self.generator.bit_generator.state, 'about': dict(about or {})})
+
+    def load_state(self, data: bytes, random: bool = True) -> dict[str, Any]:
+        """Go on from a :meth:`state`; return what the caller had put beside it.
+
+        :param random: whether random numbers go on, too; after a rollback they would repeat what went wrong
+        :raises WeightsError: for a damaged file, or the state of another recipe or other networks; this learner is not
+            to be used then
+        """
+        manifest, tensors = unpack(data, 'learner')
+        if manifest.get('recipe') != self.recipe.name:
+            raise WeightsError(f'learner: the state of recipe {manifest.get("recipe")}, expected {self.recipe.name}')
+        try:
+            for name, part in self.parts.items():
+                part.load_state({k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')})
+            self.step_count, self.skipped = int(manifest['step_count']), int(manifest['skipped'])
+            if random:
+                self.generator.bit_generator.state = manifest['generator']
+                torch.set_rng_state(tensors['random'])
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise WeightsError(f'learner: {error}') from error
+        return dict(manifest.get('about') or {})
 
     def _losses(self, source: Sequence[LabelledFrame], target: Sequence[Frame]) -> dict[str, dict[str, Tensor]]:
         bundle, rng = self.student, self.generator

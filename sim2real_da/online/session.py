@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sim2real_da.data import rare_classes
-from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.gate import Decision, Gate
 from sim2real_da.online.learner import Learner
@@ -84,7 +84,7 @@ class AdaptationSession:
         self._last_reason = ''
         if store.versions():
             self.running = store.load(like=bundle)
-            self._learner = Learner(self.running, recipe, device, seed)
+            self._learner = self._learner_at(self.running, self.running.version, random=True)
             self._last_reason = f'continued from version {self.running.version} in {store.folder}'
         else:
             self.running = bundle.copy()
@@ -179,7 +179,7 @@ class AdaptationSession:
         bundle.parent = self.running.version if parent is None else parent
         bundle.version = self.store.next_version()
         bundle.recipe = self.recipe.name
-        path = self.store.save(bundle)
+        path = self.store.save(bundle, self._learner.state({'generator': self._rng.bit_generator.state}))
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
 
@@ -260,16 +260,33 @@ class AdaptationSession:
         if not before:
             raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}')
         bundle = self.store.load(before[-1], like=self.source)
-        return self._restart(bundle, f'rolled back to version {before[-1]}')
+        learner = self._learner_at(bundle, before[-1], random=False)
+        return self._restart(bundle, learner, f'rolled back to version {before[-1]}')
 
     def reset(self) -> Promotion:
         """Publish the source model again, forget the buffer, and start learning from it."""
         with self._lock:
             self.buffer.clear()
-        return self._restart(self.source.copy(), 'reset to the source model')
+        source = self.source.copy()
+        return self._restart(source, Learner(source, self.recipe, self.device, self.seed), 'reset to the source model')
 
-    def _restart(self, bundle: Bundle, reason: str) -> Promotion:
-        self._learner = Learner(bundle, self.recipe, self.device, self.seed)
+    def _learner_at(self, bundle: Bundle, version: int, random: bool) -> Learner:
+        """Return a learner that goes on where a version was made, with fresh moments where its state is of no use."""
+        data = self.store.learner(version)
+        if data is not None:
+            learner = Learner(bundle, self.recipe, self.device, self.seed)
+            try:
+                about = learner.load_state(data, random)
+                if random:
+                    self._rng.bit_generator.state = about['generator']
+                return learner
+            except (WeightsError, KeyError, ValueError, TypeError) as error:
+                log.warning('%s: %s; learning begins anew from version %d',
+                            self.store.learner_path(version), error, version)
+        return Learner(bundle, self.recipe, self.device, self.seed)
+
+    def _restart(self, bundle: Bundle, learner: Learner, reason: str) -> Promotion:
+        self._learner = learner
         with self._lock:
             self.buffer.forget_classes()
         self._fault, self._bad_steps, self._last_reason = '', 0, reason

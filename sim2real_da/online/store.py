@@ -1,6 +1,9 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Versions of the weights on disk: written atomically, read back checked, the newest few kept."""
+"""Versions of the weights on disk: written atomically, read back checked, the newest few kept.
+
+Beside a version lies the learner's state at that moment. It is written first: a version that is there has its state.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import re
 from pathlib import Path
 
 from sim2real_da.networks.bundle import Bundle, WeightsError
-from sim2real_da.networks.weights_file import remove_unfinished
+from sim2real_da.networks.weights_file import remove_unfinished, write_atomically
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r'v(\d{6})\.safetensors')
@@ -26,6 +29,7 @@ class WeightStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(self.folder)
         self._highest = max(self.versions(), default=0)
+        self._drop_states()
 
     def versions(self) -> list[int]:
         """Return the versions on disk, oldest first."""
@@ -40,19 +44,39 @@ class WeightStore:
         """Return the file of a version."""
         return self.folder / f'v{version:06d}.safetensors'
 
-    def save(self, bundle: Bundle) -> Path:
+    def learner_path(self, version: int) -> Path:
+        """Return the file of the learner's state at a version."""
+        return self.folder / f'v{version:06d}.learner.safetensors'
+
+    def save(self, bundle: Bundle, learner: bytes | None = None) -> Path:
         """Write a new version and drop the oldest beyond ``keep``.
 
+        :param learner: the learner's state
         :raises ValueError: for a version that is not above every earlier one
         :raises OSError: when the disk is full or read-only; nothing is lost then
         """
         if bundle.version <= self._highest:
             raise ValueError(f'{self.folder}: version {bundle.version} is not above {self._highest}')
+        if learner is not None:
+            write_atomically(self.learner_path(bundle.version), learner)
         path = bundle.save(self.path(bundle.version))
         self._highest = bundle.version
         for version in self.versions()[:-self.keep]:
             self.path(version).unlink(missing_ok=True)
+        self._drop_states()
         return path
+
+    def learner(self, version: int) -> bytes | None:
+        """Return the learner's state at a version, None where there is none."""
+        path = self.learner_path(version)
+        return path.read_bytes() if path.is_file() else None
+
+    def _drop_states(self) -> None:
+        """Remove learners' states without a version: it was dropped, or its writer was killed in between."""
+        versions = self.versions()
+        for path in self.folder.glob('v*.learner.safetensors'):
+            if path not in [self.learner_path(v) for v in versions]:
+                path.unlink(missing_ok=True)
 
     def load(self, version: int | None = None, like: Bundle | None = None) -> Bundle:
         """Return a version, or the newest one that can be read.
