@@ -30,10 +30,11 @@ def canonical_quaternion(quaternion: ArrayLike) -> Array:
     q = np.asarray(quaternion, dtype=np.float64)
     if q.shape != (4,) or not np.all(np.isfinite(q)):
         raise ValueError(f'quaternion: expected 4 finite numbers x y z w, got {quaternion!r}')
-    length = float(np.linalg.norm(q))
-    if length < 1e-9:
+    largest = float(np.abs(q).max())
+    if largest < 1e-9:
         raise ValueError('quaternion: all zero; an unset pose is not a rotation')
-    return np.asarray(Rotation.from_quat(q).as_quat(canonical=True), dtype=np.float64)
+    # the square of a large number overflows
+    return np.asarray(Rotation.from_quat(q / largest).as_quat(canonical=True), dtype=np.float64)
 
 
 def matrix_from_quaternion(quaternion: ArrayLike) -> Array:

@@ -116,26 +116,39 @@ class Bundle:
         try:
             objects = {o['name']: ObjectModel.from_dict(o, tensors.pop(f'objects.{o["name"]}.points').float().numpy())
                        for o in manifest['objects']}
-            # the first files did not name their representation
-            pose = build_pose_network(**{'representation': 'dense', **manifest['pose']})
-            bundle = cls(
-                Detector(**manifest['detector']), pose, objects, int(manifest['version']), int(manifest['parent']),
-                str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest))
-        except (KeyError, TypeError, ValueError) as error:
+            with torch.device('meta'):  # nothing is allocated before the sizes are known to be those of the file
+                meta = _networks(manifest)
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
-        if like is not None:
-            like._require_same(bundle)
-        for name in [f'pose.{k}' for k in bundle.pose.state_dict() if k.startswith('backbone.')]:
+        planned: dict[str, Detector | PoseNetwork] = {'detector': meta[0], 'pose': meta[1]}
+        for name in [f'pose.{k}' for k in planned['pose'].state_dict() if k.startswith('backbone.')]:
             twin = name.replace('pose.', 'detector.', 1)
             if name not in tensors and twin in tensors:
                 tensors[name] = tensors[twin]
-        for name, network in (('detector', bundle.detector), ('pose', bundle.pose)):
-            own = {k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}
-            try:
-                network.load_state_dict(own)
-            except RuntimeError as error:
-                raise WeightsError(f'weights: the {name} does not fit its manifest: {error}') from error
-            network.eval()
+        parts = {name: {k.removeprefix(f'{name}.'): v for k, v in tensors.items() if k.startswith(f'{name}.')}
+                 for name in planned}
+        for name, network in planned.items():
+            wanted, own = ({k: tuple(v.shape) for k, v in state.items()}
+                           for state in (network.state_dict(), parts[name]))
+            if wrong := sorted(set(wanted.items()) ^ set(own.items())):
+                raise WeightsError(f'weights: the {name} does not fit its manifest: {wrong[0][0]} is '
+                                   f'{own.get(wrong[0][0], "missing")}, expected {wanted.get(wrong[0][0], "none")}')
+        try:
+            detector, pose = _networks(manifest)
+            bundle = cls(
+                detector, pose, objects, int(manifest['version']), int(manifest['parent']),
+                str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest))
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
+        for name, network in planned.items():
+            if network.config['classes'] != len(objects):
+                raise WeightsError(f'weights: {len(objects)} objects, but the {name} knows {network.config["classes"]}')
+        if like is not None:
+            like._require_same(bundle)
+        detector.load_state_dict(parts['detector'])
+        pose.load_state_dict(parts['pose'])
+        detector.eval()
+        pose.eval()
         if not bundle.finite():
             raise WeightsError('weights: some numbers are not finite; these weights are not used')
         return bundle
@@ -174,6 +187,13 @@ def with_covariance_factors(data: bytes, factors: tuple[float, float]) -> bytes:
     """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones."""
     manifest, tensors = unpack(data, 'bundle')
     return pack(tensors, manifest | {'covariance_factors': list(factors)})
+
+
+def _networks(manifest: dict[str, Any]) -> tuple[Detector, PoseNetwork]:
+    """Return the untrained networks that a manifest describes."""
+    # the first files did not name their representation
+    return (Detector(**manifest['detector']),
+            build_pose_network(**{'representation': 'dense', **manifest['pose']}))
 
 
 def _factors(manifest: dict[str, Any]) -> tuple[float, float]:

@@ -222,10 +222,13 @@ def read_camera_info(message: CameraInfo, topic: str, size: tuple[int, int] | No
             f'(4 or 5) or rational_polynomial (8 or 12); rectify the images or recalibrate')
     x0, y0, width, height = _region(message, topic)
     bx, by = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
-    # K is for the full picture (CameraInfo.msg); with pixel centres at integers, binning shifts by half a pixel.
-    intrinsics = Intrinsics(
-        width // bx, height // by, k[0] / bx, k[4] / by,
-        (k[2] - x0 + 0.5) / bx - 0.5, (k[5] - y0 + 0.5) / by - 0.5, d if any(d) else ())
+    try:
+        # K is for the full picture (CameraInfo.msg); with pixel centres at integers, binning shifts by half a pixel.
+        intrinsics = Intrinsics(
+            width // bx, height // by, k[0] / bx, k[4] / by,
+            (k[2] - x0 + 0.5) / bx - 0.5, (k[5] - y0 + 0.5) / by - 0.5, d if any(d) else ())
+    except ValueError as error:
+        raise MessageError(f'{topic}: region {width}x{height}, binning {bx}x{by}: {error}') from error
     if size is not None and size != (intrinsics.width, intrinsics.height):
         raise MessageError(
             f'{topic}: describes images of {intrinsics.width}x{intrinsics.height} but the image is '
