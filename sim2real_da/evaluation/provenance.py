@@ -21,7 +21,7 @@ def provenance() -> dict[str, str]:
     script, *words = sys.argv
     program = 'sim2real_da' if Path(script).name in ('sim2real_da', 'cli.py') else f'python {_short(script)}'
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
-    return {'command': f'{program} {shlex.join(map(_short, words))}'.rstrip(), 'commit': commit(),
+    return {'command': f'{program} {shlex.join(map(_short, words))}'.rstrip(), 'commit': COMMIT,
             'torch': torch.__version__, 'hardware': f'{device}, {torch.get_num_threads()} threads'}
 
 
@@ -35,4 +35,7 @@ def commit() -> str:
 
 
 def _short(word: str) -> str:
-    return Path(word).name if word.startswith('/') else word
+    return Path(word).name if word.startswith(('/', '..')) else word
+
+
+COMMIT = commit()  # of the code that runs: the checkout may move on during a long run
