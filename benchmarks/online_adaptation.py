@@ -75,7 +75,7 @@ def main() -> None:
             bundle, course = adapt(
                 weights, recipe, seed, source, [f.frame for f in target], steps=options.steps,
                 holdout=options.holdout, gate_every=options.gate_every, tolerance=options.tolerance,
-                device=options.device)
+                device=options.device, evidence=False)
             runs[recipe].append({**score(bundle, scoring, options.device), **course})
             logging.info('%s seed %d: %s', recipe, seed, runs[recipe][-1])
     if options.json:

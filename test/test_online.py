@@ -12,9 +12,11 @@ import torch
 from helpers import CAMERA, box_model, frame, labelled_frame
 
 from sim2real_da.adaptation import average
+from sim2real_da.evaluation.evidence import Places
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.weights_file import read_manifest
+from sim2real_da.online import camera_evidence
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.gate import Gate, _Score
 from sim2real_da.online.learner import Learner
@@ -34,7 +36,8 @@ def bundle() -> Bundle:
 
 
 def session(bundle, tmp_path, recipe='dann', **options) -> AdaptationSession:
-    options = {'holdout': 3, 'gate_every': 2} | options
+    # an untrained network finds nothing on the camera
+    options = {'holdout': 3, 'gate_every': 2, 'evidence': False} | options
     return AdaptationSession(bundle, load_recipe(recipe), WeightStore(tmp_path), **options)
 
 
@@ -377,6 +380,58 @@ def test_gate_really_measures(bundle):
     gate = Gate([labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(2)], OBJECTS, 0.01)
     scores = gate.score(bundle)
     assert 0 <= scores['ap50'] <= 1 and 0 <= scores['pose_score'] <= 1
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Probabilities that models give at the places of camera frames, by model; three places in each frame."""
+    given: dict[int, np.ndarray] = {}
+    monkeypatch.setattr(camera_evidence, 'find', lambda bundles, frames: [
+        Places(np.zeros((3, 4)), np.zeros(3, np.int64)) for _ in frames])
+    monkeypatch.setattr(camera_evidence, 'target_rows', lambda bundle, frames, places: {
+        'detector': given[bundle.version], 'pose': given[bundle.version]})
+    return given
+
+
+def rows_of(sharpness: float, classes: int = 3, count: int = 12) -> np.ndarray:
+    logits = sharpness * np.eye(classes)[np.arange(count) % classes]
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize('now, fails', [
+    (rows_of(4.0), False), (rows_of(5.0), False), (rows_of(2.0), True),
+    (np.tile([[1.0, 0.0, 0.0]], (12, 1)), True)])  # collapsed: sure, and always the same
+def test_camera_frames_reject_answers_that_are_less_sure_or_less_diverse(bundle, answers, now, fails):
+    candidate, running, source = (bundle.copy() for _ in range(3))
+    candidate.version, running.version, source.version = 2, 1, 0
+    answers.update({2: now, 1: rows_of(4.0), 0: rows_of(3.0)})
+    frames = [frame(np.random.default_rng(0)) for _ in range(4)]
+    found = camera_evidence.compare(candidate, {'running': running, 'source': source}, frames)
+    assert bool(found.failures) == fails and found.numbers['places'] == 12
+    # three classes alike, each answer p, q, q: log 3 - H(p, q, q)
+    p = np.exp(4) / (np.exp(4) + 2)
+    q = (1 - p) / 2
+    assert found.numbers['running_pose_infomax'] == pytest.approx(np.log(3) + p * np.log(p) + 2 * q * np.log(q))
+    if fails:
+        assert any('InfoMax of the detector on camera frames' in f and 'running model' in f for f in found.failures)
+
+
+def test_camera_frames_that_show_nothing_speak_against_a_candidate(bundle, answers):
+    found = camera_evidence.compare(bundle, {'source': bundle}, [frame(np.random.default_rng(0))])
+    assert found.failures == ('1 camera frames show 3 places with an object, expected 6 to judge by',)
+
+
+def test_the_gate_asks_the_camera_after_simulation(bundle, answers):
+    candidate, running, source = (bundle.copy() for _ in range(3))
+    candidate.version, running.version, source.version = 2, 1, 0
+    answers.update({2: rows_of(1.0), 1: rows_of(4.0), 0: rows_of(3.0)})
+    rng = np.random.default_rng(0)
+    gate = Gate([labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(2)], OBJECTS, 1.0)
+    camera = [frame(rng) for _ in range(4)]
+    decision = gate.decide(candidate, running, source, camera)
+    assert not decision.promote and 'InfoMax of the pose' in decision.reason
+    assert decision.numbers['camera_candidate_pose_infomax'] < decision.numbers['camera_source_pose_infomax']
+    assert gate.decide(candidate, running, source).promote  # simulation alone has nothing against it
 
 
 # session

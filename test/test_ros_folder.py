@@ -43,7 +43,7 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(graph: Graph, we
     graph.start('adaptation', {
         'weights': str(weights), 'state_dir': str(tmp_path / 'state'), 'source': 'folder', 'source_folder': str(folder),
         'holdout': 2, 'gate_every': 2, 'tolerance': 1.0, 'max_steps': 4, 'batch_source': 2, 'batch_target': 2,
-        'duty_cycle': 1.0, 'nice': 0})
+        'duty_cycle': 1.0, 'nice': 0, 'evidence': False})  # an untrained network finds nothing on the camera
     assert graph.values('adaptation')['source'] == str(folder)
     assert '6 frames to train on, 2 of other scenes for validation' in graph.runner.last_lines('adaptation')
     rng = np.random.default_rng(0)

@@ -300,7 +300,8 @@ def test_adaptation_promotes_persists_and_obeys(graph: Graph, source: Path, tmp_
     state = tmp_path / 'state'
     graph.start('adaptation', {
         'weights': str(source), 'state_dir': str(state), 'recipe': 'dann', 'holdout': 2, 'gate_every': 2,
-        'tolerance': 1.0, 'max_steps': 4, 'batch_source': 2, 'batch_target': 2, 'duty_cycle': 1.0, 'nice': 0})
+        'tolerance': 1.0, 'max_steps': 4, 'batch_source': 2, 'batch_target': 2, 'duty_cycle': 1.0, 'nice': 0,
+        'evidence': False})  # an untrained network finds nothing on the camera
     graph.start('perception', {'weights': str(source)}, {'weights': 'adaptation/weights'})
     world = World(graph)
     seen: list[tuple[int, bool]] = []  # version, whether it was on disk when the message came

@@ -145,6 +145,11 @@ def bundle_evidence(bundle: Bundle, source: Sequence[LabelledFrame], target: Seq
     return result
 
 
+def target_rows(bundle: Bundle, frames: Sequence[Frame], places: Sequence[Places]) -> dict[str, Array]:
+    """Return the class probabilities ``(n, C + 1)`` that ``detector`` and ``pose`` give at the places, for a gate."""
+    return {'detector': _ask_detector(bundle, frames, places)[0], 'pose': _ask_pose(bundle, frames, places)[0]}
+
+
 def detector_score(bundle: Bundle, frames: Sequence[LabelledFrame]) -> float:
     """Return AP50 of the detector alone; the crop has no say in the scores."""
     names, found = bundle.classes, []

@@ -114,7 +114,12 @@ def entropy(evidence: Evidence) -> float:
 
 def infomax(evidence: Evidence) -> float:
     """Return H(mean p) - mean H(p): log C for balanced one-hot rows, 0 when all rows are alike."""
-    return float(entr(evidence.target.mean(axis=0)).sum()) + entropy(evidence)
+    return mutual_information(evidence.target)
+
+
+def mutual_information(rows: Array) -> float:
+    """Return H(mean p) - mean H(p) of class probabilities ``(N, C)``."""
+    return float(entr(rows.mean(axis=0)).sum() - entr(rows).sum(axis=1).mean())
 
 
 def bnm(evidence: Evidence) -> float:

@@ -60,6 +60,7 @@ class Adaptation(ManagedNode):
         Parameter('gate_every', 25, 'learning steps between two candidates', 1, 100_000),
         Parameter('tolerance', 0.01, 'how far AP50 and pose score on held-out simulation may fall (0.01: one point)',
                   0.0, 1.0),
+        Parameter('evidence', True, 'unlabelled camera frames have a say in the gate; false: simulation alone'),
         Parameter('holdout', 24, 'first simulated frames, kept for validation alone', 1, 1000),
         Parameter('buffer_mb', 128, 'memory for real frames', 1, 65_536),
         Parameter('keep_buffer', False, 'keep real frames in state_dir/frames, for the next start'),
@@ -94,7 +95,8 @@ class Adaptation(ManagedNode):
             device=self.get('device'), seed=self.get('seed'), holdout=self.get('holdout'),
             gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
             buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'),
-            buffer_folder=self._state_dir / 'frames' if self.get('keep_buffer') else None)
+            buffer_folder=self._state_dir / 'frames' if self.get('keep_buffer') else None,
+            evidence=self.get('evidence'))
         for labelled in self._rendered.held_out() if self._rendered else ():  # validation frames come first
             self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time

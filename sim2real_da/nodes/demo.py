@@ -244,6 +244,8 @@ class Demo:
             'weights': str(weights), 'recipe': recipe, 'state_dir': str(self.state_dir), 'device': self.device,
             'seed': self.options.seed, 'gate_every': self.options.gate_every,
             'tolerance': self.options.tolerance, 'max_steps': steps, 'duty_cycle': 1.0,
+            # the control is published to be measured; evidence would keep it back
+            'evidence': recipe != 'source_continued',
             'nice': 5, **_reliable('real/image')})
 
     def run(self) -> dict[str, Any]:

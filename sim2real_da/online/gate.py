@@ -1,11 +1,12 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Is a candidate fit to be published? Compared with the running and the source model on the same held-out simulation.
+"""Is a candidate fit to be published? Compared with the running and the source model on simulation and camera frames.
 
-Two numbers between 0 and 1 are compared, frame by frame on one frozen set: AP50, and the pose score
-1 - mean angle / 180 (a miss counts 180 degrees). The candidate passes when its weights are finite and neither number
-falls below the better of the running and the source model's by more than the tolerance plus the standard error of that
-difference.
+On held-out simulation two numbers between 0 and 1 are compared, frame by frame on one frozen set: AP50, and the pose
+score 1 - mean angle / 180 (a miss counts 180 degrees). The candidate passes when its weights are finite and neither
+number falls below the running or the source model's by more than the tolerance plus the standard error of that
+difference, and when what unlabelled camera frames say (:mod:`.camera_evidence`) does not fall either. Simulation
+bounds the harm; it cannot tell what is better on the camera.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from sim2real_da.evaluation.metrics import VISIBLE, evaluate
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.estimator import Estimator
-from sim2real_da.samples import Detection, LabelledFrame, ObjectLabel, ObjectModel
+from sim2real_da.online import camera_evidence
+from sim2real_da.samples import Detection, Frame, LabelledFrame, ObjectLabel, ObjectModel
 
 BOOTSTRAP = 24  # resamples of the frames; enough for a standard error to one digit
 SCORE_THRESHOLD = 0.05  # AP needs the weak detections as well
@@ -57,6 +59,7 @@ class Gate:
         if not _judged(frames):
             raise ValueError('gate: the held-out simulation shows no object; check sim/labels')
         self.frames, self.objects, self.tolerance, self.device = list(frames), dict(objects), tolerance, device
+        self.seed = seed
         # paired: every model is judged on the same resamples of the same frames
         self._resamples = np.random.default_rng(seed).integers(len(self.frames), size=(BOOTSTRAP, len(self.frames)))
         self._known: dict[int, _Score] = {}
@@ -66,8 +69,11 @@ class Gate:
         score = self._score(bundle, key)
         return {'ap50': score.ap50, 'pose_score': score.pose}
 
-    def decide(self, candidate: Bundle, running: Bundle, source: Bundle) -> Decision:
-        """Judge a candidate. Running and source model are measured once each and remembered by version."""
+    def decide(self, candidate: Bundle, running: Bundle, source: Bundle, camera: Sequence[Frame] = ()) -> Decision:
+        """Judge a candidate. Running and source model are measured once each and remembered by version.
+
+        :param camera: unlabelled frames; none: simulation decides alone
+        """
         if not candidate.finite():
             return Decision(False, 'rejected: weights are not finite')
         new = self._score(candidate, None)
@@ -85,6 +91,10 @@ class Gate:
                 if before - now > self.tolerance + error:
                     failures.append(f'{what} on simulation {now:.3f}, {name} model {before:.3f}, '
                                     f'tolerance {self.tolerance:.3f} + standard error {error:.3f}')
+        if camera and not failures:  # what simulation rejects need not be looked at on the camera
+            seen = camera_evidence.compare(candidate, {'running': running, 'source': source}, camera, self.seed)
+            numbers |= {f'camera_{k}': v for k, v in seen.numbers.items()}
+            failures += seen.failures
         if failures:
             return Decision(False, 'rejected: ' + '; '.join(failures), numbers)
         return Decision(True, f'passed: AP50 on simulation {new.ap50:.3f}, source model {numbers["source_ap50"]:.3f}',

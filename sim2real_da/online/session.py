@@ -19,6 +19,7 @@ import numpy as np
 from sim2real_da.data import rare_classes
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.online.buffer import FrameBuffer
+from sim2real_da.online.camera_evidence import FRAMES
 from sim2real_da.online.gate import Decision, Gate
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.store import WeightStore
@@ -55,16 +56,18 @@ class AdaptationSession:
     :param gate_every: steps between two candidates
     :param tolerance: how far the scores on held-out simulation may fall, 0..1
     :param max_steps: stop learning after so many steps (0: never)
+    :param evidence: whether camera frames have a say in the gate; without, simulation decides alone
     :param buffer_folder: where the real frames are kept for the next session; None: nowhere
     """
 
     def __init__(
         self, bundle: Bundle, recipe: Recipe, store: WeightStore, *, device: str = 'cpu', seed: int = 0,
         holdout: int = 24, gate_every: int = 25, tolerance: float = 0.01, buffer_bytes: int = 128 * 1024 * 1024,
-        max_steps: int = 0, buffer_folder: Path | None = None,
+        max_steps: int = 0, buffer_folder: Path | None = None, evidence: bool = True,
     ) -> None:
         self.recipe, self.store, self.device, self.seed = recipe, store, device, seed
         self.holdout, self.gate_every, self.tolerance, self.max_steps = holdout, gate_every, tolerance, max_steps
+        self.evidence = evidence
         self.source = bundle
         self.running = bundle
         self.buffer = FrameBuffer(buffer_bytes, folder=buffer_folder)
@@ -161,7 +164,9 @@ class AdaptationSession:
         if self._gate is None:
             self._gate = Gate(self._held_out, self.source.objects, self.tolerance, self.device, self.seed)
         candidate = self._learner.candidate()
-        decision = self._gate.decide(candidate, self.running, self.source)
+        with self._lock:
+            camera = self.buffer.sample(FRAMES, self._rng) if self.evidence and len(self.buffer) else []
+        decision = self._gate.decide(candidate, self.running, self.source, camera)
         self.decisions.append(decision)
         self.history[-1] |= {f'gate/{k}': v for k, v in decision.numbers.items()} | {
             'gate/promoted': float(decision.promote)}

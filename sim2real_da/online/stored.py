@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 def adapt(
     bundle: Bundle, recipe: str, seed: int, source: list[LabelledFrame], target: list[Frame], *, steps: int,
-    holdout: int, gate_every: int = 25, tolerance: float = 0.01, device: str = 'cpu',
+    holdout: int, gate_every: int = 25, tolerance: float = 0.01, device: str = 'cpu', evidence: bool = True,
 ) -> tuple[Bundle, dict[str, float]]:
     """Run one arm from a source model; return what is published at its end and how it went.
 
@@ -29,6 +29,7 @@ def adapt(
     :param recipe: its name, or the path of a YAML file
     :param target: real frames; a type that carries no labels
     :param tolerance: how far the scores on held-out simulation may fall, 0..1
+    :param evidence: whether the real frames have a say in the gate
     :returns: the bundle; promotions, rejections and seconds
     :raises RuntimeError: when the session ends before its steps are done; the message has its reason
     """
@@ -37,7 +38,7 @@ def adapt(
     with tempfile.TemporaryDirectory() as folder:
         session = AdaptationSession(
             bundle.copy(), load_recipe(recipe), WeightStore(folder), device=device, seed=seed, holdout=holdout,
-            gate_every=gate_every, max_steps=steps, tolerance=tolerance)
+            gate_every=gate_every, max_steps=steps, tolerance=tolerance, evidence=evidence)
         for frame in source[:holdout]:
             session.add_source(frame)
         for i in rng.permutation(np.arange(holdout, len(source)))[:200]:
