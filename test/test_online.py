@@ -445,6 +445,9 @@ def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tm
     assert adaptation.state == 'done' and adaptation.step == 4
     assert [p.version for p in promotions] == [2, 3]
     assert adaptation.store.path(3).read_bytes() == promotions[-1].data
+    decisions = [json.loads(line) for line in (tmp_path / 'decisions.jsonl').read_text().splitlines()]
+    assert [(d['step'], d['promoted'], d['version']) for d in decisions] == [(2, True, 2), (4, True, 3)]
+    assert decisions[-1]['numbers']['candidate_ap50'] == adaptation.metrics['gate/candidate_ap50']
     loaded = Bundle.from_bytes(promotions[-1].data, like=bundle)
     assert loaded.parent == 2 and loaded.recipe == 'dann'
     assert len(adaptation.history) == 4 and adaptation.metrics['promotions'] == 2
@@ -542,7 +545,7 @@ def test_a_state_that_is_of_no_use_costs_the_moments_alone(bundle, tmp_path, cap
     (tmp_path / '.v000009.safetensors.abc').write_bytes(b'half')
     assert session(bundle, tmp_path).store.next_version() == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        'v000001.safetensors', 'v000002.learner.safetensors', 'v000002.safetensors']
+        'decisions.jsonl', 'v000001.safetensors', 'v000002.learner.safetensors', 'v000002.safetensors']
 
 
 def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):

@@ -16,8 +16,9 @@ from helpers import CAMERA, box_model, frame, rendered_set
 pytest.importorskip('rclpy', reason='needs ROS 2 (make setup installs wheels)')
 pytest.importorskip('vision_msgs', reason='needs vision_msgs (make setup generates it)')
 
-from ros_helpers import Graph  # noqa: E402
+from ros_helpers import LATCHED, Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from std_msgs.msg import UInt8MultiArray  # noqa: E402
 
 from sim2real_da.networks.bundle import Bundle  # noqa: E402
 from sim2real_da.nodes import messages  # noqa: E402
@@ -38,12 +39,19 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
     made.close()
 
 
-def test_weights_are_promoted_from_a_folder_without_a_simulator(graph: Graph, weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('shadow', [False, True])
+def test_weights_are_promoted_from_a_folder_without_a_simulator(
+        graph: Graph, weights: Path, tmp_path: Path, shadow: bool) -> None:
     folder = rendered_set(tmp_path / 'set', scenes=2, frames=6)
     graph.start('adaptation', {
         'weights': str(weights), 'state_dir': str(tmp_path / 'state'), 'source': 'folder', 'source_folder': str(folder),
         'holdout': 2, 'gate_every': 2, 'tolerance': 1.0, 'max_steps': 4, 'batch_source': 2, 'batch_target': 2,
-        'duty_cycle': 1.0, 'nice': 0, 'evidence': False})  # an untrained network finds nothing on the camera
+        'duty_cycle': 1.0, 'nice': 0, 'shadow': shadow,
+        'evidence': False})  # an untrained network finds nothing on the camera
+    published: list[int] = []
+    graph.probe.create_subscription(
+        UInt8MultiArray, 'adaptation/weights',
+        lambda message: published.append(Bundle.from_bytes(bytes(message.data)).version), LATCHED)
     assert graph.values('adaptation')['source'] == str(folder)
     assert '6 frames to train on, 2 of other scenes for validation' in graph.runner.last_lines('adaptation')
     rng = np.random.default_rng(0)
@@ -63,6 +71,10 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(graph: Graph, we
     assert not graph.probe.count_subscribers('/sim/image')
     assert 'sim/' not in graph.diagnostics['adaptation'].message, 'nobody waits for a simulator'
     assert (tmp_path / 'state' / 'v000003.safetensors').is_file()
+    if shadow:
+        assert not published and 'shadow: version 3 would be published' in graph.runner.last_lines('adaptation')
+    else:
+        graph.until(lambda: published and published[-1] == 3, 'version 3 on its topic')
 
 
 def test_a_folder_that_cannot_be_used_is_one_line(weights: Path, tmp_path: Path) -> None:

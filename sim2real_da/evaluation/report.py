@@ -238,6 +238,11 @@ def _decisions(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if 'gate/promoted' in entry:
             numbers = [f'{name} {entry[f"gate/{name}_ap50"]:.3f}' for name in ('candidate', 'running', 'source')
                        if f'gate/{name}_ap50' in entry]
+            for part in ('detector', 'pose'):
+                key = f'gate/camera_%s_{part}_infomax'
+                if key % 'candidate' in entry:
+                    numbers.append(f'InfoMax of the {part} on camera frames ' + ', '.join(
+                        f'{name} {entry[key % name]:.3f}' for name in ('candidate', 'running', 'source')))
             decisions.append({'step': int(entry['step']), 'promoted': bool(entry['gate/promoted']),
                               'reason': entry.get('reason') or 'AP50 on held-out simulation: ' + ', '.join(numbers)})
     return decisions

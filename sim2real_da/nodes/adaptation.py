@@ -61,6 +61,7 @@ class Adaptation(ManagedNode):
         Parameter('tolerance', 0.01, 'how far AP50 and pose score on held-out simulation may fall (0.01: one point)',
                   0.0, 1.0),
         Parameter('evidence', True, 'unlabelled camera frames have a say in the gate; false: simulation alone'),
+        Parameter('shadow', False, 'learn, judge and keep versions, but publish none: see what would be'),
         Parameter('holdout', 24, 'first simulated frames, kept for validation alone', 1, 1000),
         Parameter('buffer_mb', 128, 'memory for real frames', 1, 65_536),
         Parameter('keep_buffer', False, 'keep real frames in state_dir/frames, for the next start'),
@@ -128,7 +129,8 @@ class Adaptation(ManagedNode):
     def activate(self) -> None:
         """Publish the current version for perception nodes that come later, and start to learn."""
         assert self._session is not None
-        self._weights.publish(messages.weights_message(self._session.current().to_bytes()))
+        if not self.get('shadow'):
+            self._weights.publish(messages.weights_message(self._session.current().to_bytes()))
         self._stop.clear()
         self._worker = threading.Thread(target=self._learn, name='learner', daemon=True)
         self._worker.start()
@@ -279,6 +281,10 @@ class Adaptation(ManagedNode):
     def _announce(self, promotion: Promotion) -> None:
         """Publish weights that are on disk already, or keep them back while held."""
         self._write_history()
+        if self.get('shadow'):
+            self.get_logger().info(f'shadow: version {promotion.version} would be published: '
+                                   f'{promotion.decision.reason}')
+            return
         if self._held:
             self._waiting = promotion
             self.get_logger().info(f'weights version {promotion.version} wait until ~/release')

@@ -8,10 +8,12 @@ A session is used from one thread at a time, except ``add_source`` and ``add_tar
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +74,7 @@ class AdaptationSession:
         self.running = bundle
         self.buffer = FrameBuffer(buffer_bytes, folder=buffer_folder)
         self.history: list[dict[str, float]] = []
-        self.decisions: list[Decision] = []
+        self._last_decision: Decision | None = None
         self.promotions = self.rejections = self.rollbacks = 0
         self._lock = threading.Lock()
         self._replay: deque[LabelledFrame] = deque(maxlen=REPLAY)
@@ -167,17 +169,28 @@ class AdaptationSession:
         with self._lock:
             camera = self.buffer.sample(FRAMES, self._rng) if self.evidence and len(self.buffer) else []
         decision = self._gate.decide(candidate, self.running, self.source, camera)
-        self.decisions.append(decision)
+        self._last_decision = decision
         self.history[-1] |= {f'gate/{k}': v for k, v in decision.numbers.items()} | {
             'gate/promoted': float(decision.promote)}
         self._last_reason = decision.reason
         log.info('step %d: %s', self.step, decision.reason)
-        if not decision.promote:
-            self.rejections += 1
-            return None
-        promotion = self._publish(candidate, decision)
-        self.promotions += 1
+        promotion = self._publish(candidate, decision) if decision.promote else None
+        self.promotions += decision.promote
+        self.rejections += not decision.promote
+        self._log(decision, promotion)
         return promotion
+
+    def _log(self, decision: Decision, promotion: Promotion | None) -> None:
+        """Add a line to decisions.jsonl beside the versions; a disk that refuses is said and stops nothing."""
+        line = {'time': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'step': self.step,
+                'promoted': decision.promote, 'version': promotion.version if promotion is not None else None,
+                'running': self.running.version, 'reason': decision.reason, 'numbers': decision.numbers}
+        path = self.store.folder / 'decisions.jsonl'
+        try:
+            with path.open('a', encoding='utf-8') as file:
+                file.write(json.dumps(line) + '\n')
+        except OSError as error:
+            log.warning('%s: a decision of the gate cannot be written: %s', path, error)
 
     def _publish(self, bundle: Bundle, decision: Decision, parent: int | None = None) -> Promotion:
         """Persist first, publish second."""
@@ -226,14 +239,17 @@ class AdaptationSession:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Counters and the numbers of the last step."""
+        """Counters, the numbers of the last step and those of the gate's last decision."""
         last = self.history[-1] if self.history else {}
+        decision = self._last_decision
+        decided = {f'gate/{k}': v for k, v in decision.numbers.items()} | {
+            'gate/promoted': float(decision.promote)} if decision is not None else {}
         return {
             'version': float(self.running.version), 'promotions': float(self.promotions),
             'rejections': float(self.rejections), 'rollbacks': float(self.rollbacks),
             'source_frames': float(self._source_seen), 'buffer_frames': float(len(self.buffer)),
             'buffer_bytes': float(self.buffer.bytes), 'buffer_rejected': float(self.buffer.rejected),
-            'skipped_steps': float(self._learner.skipped), **last, 'step': float(self.step),
+            'skipped_steps': float(self._learner.skipped), **decided, **last, 'step': float(self.step),
         }
 
     def current(self) -> Bundle:
