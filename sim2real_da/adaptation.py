@@ -79,6 +79,7 @@ class Adaptation:
         self._peaks = [[group['lr'] for group in o.param_groups] for o in self.optimisers]
         self.steps, self.ema = steps, recipe.ema if steps is None else recipe.offline.ema
         self.step_count = 0
+        self.pace = 1.0  # of the learning rates; a session that had to go back learns on more slowly
         self._outputs: Outputs | None = None
         self._statistics: list[Tensor] = []
         network.train()
@@ -195,7 +196,7 @@ class Adaptation:
         factor = min((self.step_count + 1) / max(self.recipe.warm_up, 1), 1.0)
         if self.recipe.annealing is not None:
             factor *= learning_rate_factor(self.step_count / self.recipe.annealing)
-        return factor
+        return factor * self.pace
 
     def step(self, source: Batch, target: Batch | None) -> dict[str, float]:
         """Train once and return losses and metrics by name; a step that is not finite changes nothing."""

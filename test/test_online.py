@@ -388,8 +388,8 @@ def answers(monkeypatch):
     given: dict[int, np.ndarray] = {}
     monkeypatch.setattr(camera_evidence, 'find', lambda bundles, frames: [
         Places(np.zeros((3, 4)), np.zeros(3, np.int64)) for _ in frames])
-    monkeypatch.setattr(camera_evidence, 'target_rows', lambda bundle, frames, places: {
-        'detector': given[bundle.version], 'pose': given[bundle.version]})
+    monkeypatch.setattr(camera_evidence, 'target_rows', lambda bundle, frames, places: dict.fromkeys(
+        ('detector', 'pose'), np.resize(given[bundle.version], (3 * len(frames), 3))))
     return given
 
 
@@ -406,8 +406,8 @@ def test_camera_frames_reject_answers_that_are_less_sure_or_less_diverse(bundle,
     candidate.version, running.version, source.version = 2, 1, 0
     answers.update({2: now, 1: rows_of(4.0), 0: rows_of(3.0)})
     frames = [frame(np.random.default_rng(0)) for _ in range(4)]
-    found = camera_evidence.compare(candidate, {'running': running, 'source': source}, frames)
-    assert bool(found.failures) == fails and found.numbers['places'] == 12
+    found = camera_evidence.compare(candidate, running, source, frames)
+    assert not found.decline and bool(found.failures) == fails and found.numbers['places'] == 12
     # three classes alike, each answer p, q, q: log 3 - H(p, q, q)
     p = np.exp(4) / (np.exp(4) + 2)
     q = (1 - p) / 2
@@ -417,7 +417,7 @@ def test_camera_frames_reject_answers_that_are_less_sure_or_less_diverse(bundle,
 
 
 def test_camera_frames_that_show_nothing_speak_against_a_candidate(bundle, answers):
-    found = camera_evidence.compare(bundle, {'source': bundle}, [frame(np.random.default_rng(0))])
+    found = camera_evidence.compare(bundle, bundle, bundle, [frame(np.random.default_rng(0))])
     assert found.failures == ('1 camera frames show 3 places with an object, expected 6 to judge by',)
 
 
@@ -451,6 +451,40 @@ def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tm
     loaded = Bundle.from_bytes(promotions[-1].data, like=bundle)
     assert loaded.parent == 2 and loaded.recipe == 'dann'
     assert len(adaptation.history) == 4 and adaptation.metrics['promotions'] == 2
+
+
+def test_published_weights_that_become_worse_are_taken_back_until_learning_is_frozen(tmp_path, answers):
+    bundle = Bundle.create(OBJECTS, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    adaptation = session(bundle, tmp_path, 'source_continued', evidence=True, tolerance=1.0)
+    feed(adaptation)
+    good, better, bad = rows_of(3.0), rows_of(4.0), rows_of(1.0)
+    answers.update({-1: good, 0: better, 1: better, 2: better, 3: better})
+    assert [adaptation.work() is not None for _ in range(4)] == [False, True, False, True]  # versions 2 and 3
+
+    # another light: 3 and 2 are worse than the source model now, 1 is not; nor is the next candidate of any use
+    answers.update({0: bad, 1: better, 2: bad, 3: bad})
+    adaptation._learner.teacher.version = 0
+    adaptation.work()
+    answers[4] = better
+    promotion = adaptation.work()
+    assert promotion is not None and promotion.version == 4 and 'went back to version 1' in promotion.decision.reason
+    assert 'InfoMax of the detector on camera frames' in adaptation.reason and adaptation.rollbacks == 1
+    first, fourth = (adaptation.store.load(v).detector.parameters() for v in (1, 4))
+    for kept, own in zip(first, fourth):
+        assert torch.equal(kept, own)
+    assert adaptation._learner.parts['detector'].pace == 0.5 and adaptation.state == 'adapting'
+
+    # once more and once more: nothing but the source model is left
+    for version in range(1, 12):
+        answers[version] = bad
+    for _ in range(4):
+        adaptation._learner.teacher.version = 0
+        adaptation.work()
+    assert adaptation.state == 'frozen' and 'the source model' in adaptation.reason and adaptation.rollbacks == 3
+    for kept, own in zip(bundle.detector.parameters(), adaptation.current().detector.parameters()):
+        assert torch.equal(kept, own)
+    adaptation.resume()
+    assert adaptation.state == 'adapting'
 
 
 def test_held_out_scenes_are_never_trained_on(bundle, tmp_path):

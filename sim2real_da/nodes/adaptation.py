@@ -401,6 +401,8 @@ class Adaptation(ManagedNode):
         text = f'{state}: {reason}' if reason else state
         if state == 'faulted':
             return DiagnosticStatus.ERROR, text, values
+        if state == 'frozen':
+            return DiagnosticStatus.WARN, text, values
         complaint = self._matcher.complaint()
         if complaint:
             return DiagnosticStatus.WARN, f'{text}; {complaint}', values

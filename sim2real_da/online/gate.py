@@ -29,11 +29,15 @@ SCORE_THRESHOLD = 0.05  # AP needs the weak detections as well
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate says of one candidate, with the numbers it rests on."""
+    """What the gate says of one candidate, with the numbers it rests on.
+
+    :param decline: why the running model, too, should not be published any more; empty when nothing speaks against it
+    """
 
     promote: bool
     reason: str
     numbers: dict[str, float] = field(default_factory=dict)
+    decline: str = ''
 
 
 @dataclass
@@ -91,14 +95,16 @@ class Gate:
                 if before - now > self.tolerance + error:
                     failures.append(f'{what} on simulation {now:.3f}, {name} model {before:.3f}, '
                                     f'tolerance {self.tolerance:.3f} + standard error {error:.3f}')
-        if camera and not failures:  # what simulation rejects need not be looked at on the camera
-            seen = camera_evidence.compare(candidate, {'running': running, 'source': source}, camera, self.seed)
+        decline = ''
+        if camera:
+            seen = camera_evidence.compare(candidate, running, source, camera, self.seed)
             numbers |= {f'camera_{k}': v for k, v in seen.numbers.items()}
             failures += seen.failures
+            decline = seen.decline
         if failures:
-            return Decision(False, 'rejected: ' + '; '.join(failures), numbers)
+            return Decision(False, 'rejected: ' + '; '.join(failures), numbers, decline)
         return Decision(True, f'passed: AP50 on simulation {new.ap50:.3f}, source model {numbers["source_ap50"]:.3f}',
-                        numbers)
+                        numbers, decline)
 
     def _score(self, bundle: Bundle, key: int | None) -> _Score:
         if key is not None and key in self._known:

@@ -66,6 +66,11 @@ class Learner:
         """Whether any objective of the recipe wants the teacher's labels of real frames."""
         return any(part.needs_pseudo_labels for part in self.parts.values())
 
+    def slow(self, pace: float) -> None:
+        """Go on with this share of the recipe's learning rates."""
+        for part in self.parts.values():
+            part.pace = pace
+
     def step(self, source: Sequence[LabelledFrame], target: Sequence[Frame]) -> dict[str, float]:
         """Train both networks once and return losses and metrics by name (``network/loss``).
 

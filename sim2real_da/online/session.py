@@ -12,6 +12,7 @@ import json
 import logging
 import threading
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 
 from sim2real_da.data import rare_classes
 from sim2real_da.networks.bundle import Bundle, WeightsError
+from sim2real_da.online import camera_evidence
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.camera_evidence import FRAMES
 from sim2real_da.online.gate import Decision, Gate
@@ -34,6 +36,7 @@ REPLAY = 96  # newest simulated frames kept for training
 GAP = 8  # simulated frames left out between the held-out scenes and the training ones, which may share a scene
 FEWEST_TARGETS = 8  # real frames needed before the first step
 FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
+RETREATS = 3  # automatic rollbacks after which learning is frozen
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ class AdaptationSession:
         self._learner = Learner(bundle, recipe, device, seed)
         self._rng = np.random.default_rng([seed, 1])
         self._paused = False
+        self._retreats = 0  # automatic rollbacks since an operator's last order
+        self._frozen = ''
         self._fault = ''
         self._bad_steps = 0
         self._last_reason = ''
@@ -174,11 +179,36 @@ class AdaptationSession:
             'gate/promoted': float(decision.promote)}
         self._last_reason = decision.reason
         log.info('step %d: %s', self.step, decision.reason)
-        promotion = self._publish(candidate, decision) if decision.promote else None
+        promotion: Promotion | None = None
+        if decision.promote:
+            promotion = self._publish(candidate, decision)
+        elif decision.decline:  # a candidate that passes is no worse than the source model: no need to go back
+            promotion = self._retreat(decision.decline, camera)
         self.promotions += decision.promote
         self.rejections += not decision.promote
         self._log(decision, promotion)
         return promotion
+
+    def _retreat(self, decline: str, camera: Sequence[Frame]) -> Promotion:
+        """Go back to the newest earlier version that camera frames do not speak against, at least to the source model.
+
+        Learning goes on from there at half the pace of before, and not at all after :data:`RETREATS` times.
+        """
+        version, bundle = self.running.parent, self.source.copy()
+        for version in reversed([v for v in self.store.versions() if v <= self.running.parent]):
+            earlier = self.store.load(version, like=self.source)
+            if not camera_evidence.worse(earlier, self.source, camera, self.seed):
+                bundle = earlier
+                break
+        else:
+            version = -1
+        learner = self._learner_at(bundle, version, random=False)
+        self._retreats += 1
+        learner.slow(0.5 ** self._retreats)
+        reason = f'went back to {f"version {version}" if version > 0 else "the source model"}: {decline}'
+        if self._retreats >= RETREATS:
+            self._frozen = f'{self._retreats} times {reason}; ~/resume learns on, ~/reset begins anew'
+        return self._restart(bundle, learner, reason)
 
     def _log(self, decision: Decision, promotion: Promotion | None) -> None:
         """Add a line to decisions.jsonl beside the versions; a disk that refuses is said and stops nothing."""
@@ -210,11 +240,13 @@ class AdaptationSession:
 
     @property
     def state(self) -> str:
-        """One of: faulted, paused, done, waiting for data, adapting."""
+        """One of: faulted, paused, frozen, done, waiting for data, adapting."""
         if self._fault:
             return 'faulted'
         if self._paused:
             return 'paused'
+        if self._frozen:
+            return 'frozen'
         if self.max_steps and self.step >= self.max_steps:
             return 'done'
         return 'waiting for data' if self._missing() else 'adapting'
@@ -222,8 +254,8 @@ class AdaptationSession:
     @property
     def reason(self) -> str:
         """Why the session is in this state, for a person."""
-        if self._fault:
-            return self._fault
+        if self._fault or self._frozen:
+            return self._fault or self._frozen
         if self.state == 'waiting for data':
             return self._missing()
         return self._last_reason
@@ -263,8 +295,9 @@ class AdaptationSession:
         self._paused = True
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Go on after :meth:`pause`, or although automatic rollbacks had frozen the learning."""
         self._paused = False
+        self._retreats, self._frozen = 0, ''
 
     def save(self) -> Path:
         """Return the file of the published version; every published version is on disk already."""
@@ -282,12 +315,14 @@ class AdaptationSession:
             raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}')
         bundle = self.store.load(before[-1], like=self.source)
         learner = self._learner_at(bundle, before[-1], random=False)
+        self._retreats, self._frozen = 0, ''
         return self._restart(bundle, learner, f'rolled back to version {before[-1]}')
 
     def reset(self) -> Promotion:
         """Publish the source model again, forget the buffer, and start learning from it."""
         with self._lock:
             self.buffer.clear()
+        self._retreats, self._frozen = 0, ''
         source = self.source.copy()
         return self._restart(source, Learner(source, self.recipe, self.device, self.seed), 'reset to the source model')
 
