@@ -271,6 +271,8 @@ class Adaptation(ManagedNode):
                         promotion = None
                     if promotion is not None and not stop.is_set():
                         self._announce(promotion)
+                    if busy:  # the status seldom finds the lock free while steps follow each other
+                        self._remember(session)
             if not busy:
                 stop.wait(IDLE_S)
                 continue
@@ -377,13 +379,17 @@ class Adaptation(ManagedNode):
                 self._state, self._reason = 'validating', f'candidate of step {session.step}'
             return
         try:
-            self._state, self._reason, self._metrics = session.state, session.reason, session.metrics
-            if self._waiting is not None:
-                self._state, self._reason = 'held', f'version {self._waiting.version} waits until ~/release'
-            if self._fault:
-                self._state, self._reason = 'faulted', self._fault
+            self._remember(session)
         finally:
             self._lock.release()
+
+    def _remember(self, session: AdaptationSession) -> None:
+        """Keep what the status says of a session between two steps."""
+        self._state, self._reason, self._metrics = session.state, session.reason, session.metrics
+        if self._waiting is not None:
+            self._state, self._reason = 'held', f'version {self._waiting.version} waits until ~/release'
+        if self._fault:
+            self._state, self._reason = 'faulted', self._fault
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Say the state, its reason, and every number of the session."""
