@@ -18,7 +18,7 @@ import torch
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.pictures import Pictures, load
 from sim2real_da.evaluation.classification import accuracy
-from sim2real_da.evaluation.provenance import commit
+from sim2real_da.evaluation.provenance import COMMIT
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.classifier_weights import load_classifier, save_classifier
@@ -92,7 +92,7 @@ def _pictures(options: argparse.Namespace) -> None:
     made = adapt(network, recipe, training, target.images, steps, options.seed).network
     LOG.info('held-out source pictures after: %.3f right', accuracy(made, held_out)['accuracy'])
     created = {'source': options.source.name, 'target': options.target.name, 'steps': steps, 'seed': options.seed,
-               'commit': commit()}
+               'commit': COMMIT}
     save_classifier(options.out, made, recipe.name, f'{options.source.name} to {options.target.name}', created)
 
 

@@ -81,12 +81,12 @@ def classifier_evidence(network: nn.Module, source: Tensor, labels: Tensor, targ
     :param target: unlabelled pictures ``(N, 3, H, W)``
     :param teacher: another classifier of the same classes
     """
-    on_source, on_target = _classify(network, source), _classify(network, target)
+    on_source, on_target = classify(network, source), classify(network, target)
     return Evidence(on_source[0], labels.cpu().numpy(), on_source[1], *on_target,
-                    teacher=_classify(teacher, target)[0] if teacher is not None else None)
+                    teacher=classify(teacher, target)[0] if teacher is not None else None)
 
 
-def _classify(network: nn.Module, images: Tensor) -> tuple[Array, Array]:
+def classify(network: nn.Module, images: Tensor) -> tuple[Array, Array]:
     """Return probabilities ``(N, C)`` and features ``(N, D)``."""
     device, found = next(network.parameters()).device, []
     with evaluating(network):

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,6 @@ from numpy.typing import NDArray
 
 from sim2real_da.online.frame_files import FrameFiles
 from sim2real_da.samples import Frame
-
-log = logging.getLogger(__name__)
 
 THUMBNAIL = (16, 12)
 NOTHING = ('',)  # the class of a frame in which nothing was found

@@ -13,7 +13,7 @@ simulation ranked them the wrong way round. A network that gives one sure answer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,50 +47,60 @@ class CameraEvidence:
 def compare(candidate: Bundle, running: Bundle, source: Bundle, frames: Sequence[Frame], seed: int = 0,
             ) -> CameraEvidence:
     """Compare a candidate with the running and the source model, and these two, on unlabelled frames."""
-    others = {'running': running, 'source': source}
-    places = find([running, source, candidate], frames)
-    count = sum(len(p.boxes) for p in places)
+    count, rows, resamples = _asked({'running': running, 'source': source, 'candidate': candidate}, frames, seed)
     numbers = {'places': float(count)}
     if count < LEAST:
         return CameraEvidence((f'{len(frames)} camera frames show {count} places with an object, expected {LEAST} to '
                                'judge by',), '', numbers)
-    new = target_rows(candidate, frames, places)
-    old = {name: target_rows(bundle, frames, places) for name, bundle in others.items()}
-    resamples = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     failures = []
-    for part, rows in new.items():
-        now = mutual_information(rows)
+    for part, own in rows['candidate'].items():
+        now = mutual_information(own)
         numbers[f'candidate_{part}_infomax'] = now
-        for name in others:
-            before = mutual_information(old[name][part])
+        for name in ('running', 'source'):
+            other = rows[name][part]
+            before = mutual_information(other)
             numbers[f'{name}_{part}_infomax'] = before
             if now >= before:
                 continue
-            error = _standard_error(rows, old[name][part], resamples)
+            error = _standard_error(own, other, resamples)
             if before - now > error:
                 failures.append(f'InfoMax of the {part} on camera frames {now:.3f}, {name} model {before:.3f}, '
                                 f'standard error {error:.3f}')
-    decline = '; '.join(_worse(part, old['running'][part], old['source'][part], resamples) for part in new).strip('; ')
-    return CameraEvidence(tuple(failures), decline, numbers)
+    return CameraEvidence(tuple(failures), _worse(rows['running'], rows['source'], resamples), numbers)
 
 
 def worse(bundle: Bundle, source: Bundle, frames: Sequence[Frame], seed: int = 0) -> str:
     """Return why a model is worse than the source model on unlabelled frames; empty when nothing says so."""
-    places = find([bundle, source], frames)
+    count, rows, resamples = _asked({'own': bundle, 'source': source}, frames, seed)
+    return _worse(rows['own'], rows['source'], resamples) if count >= LEAST else ''
+
+
+def _asked(models: Mapping[str, Bundle], frames: Sequence[Frame], seed: int,
+           ) -> tuple[int, dict[str, dict[str, Array]], NDArray[np.int64]]:
+    """Return how many places any of the models finds, what each says there, and resamples of the places.
+
+    Nothing but the number where there are fewer than :data:`LEAST`.
+    """
+    places = find(list(models.values()), frames)
     count = sum(len(p.boxes) for p in places)
     if count < LEAST:
-        return ''
-    resamples = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
-    own, first = (target_rows(model, frames, places) for model in (bundle, source))
-    return '; '.join(_worse(part, own[part], first[part], resamples) for part in own).strip('; ')
+        return count, {}, np.empty((0, 0), np.int64)
+    rows = {name: target_rows(bundle, frames, places) for name, bundle in models.items()}
+    return count, rows, np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
 
 
-def _worse(part: str, rows: Array, source: Array, resamples: NDArray[np.int64]) -> str:
-    now, before = mutual_information(rows), mutual_information(source)
-    if before - now <= 0 or before - now <= DECLINE * (error := _standard_error(rows, source, resamples)):
-        return ''
-    return (f'InfoMax of the {part} on camera frames {now:.3f}, source model {before:.3f}, more than {DECLINE:g} '
-            f'standard errors of {error:.3f} below')
+def _worse(rows: Mapping[str, Array], source: Mapping[str, Array], resamples: NDArray[np.int64]) -> str:
+    """Return which networks are worse than the source model's, by how much; empty when none is."""
+    found = []
+    for part in rows:
+        now, before = mutual_information(rows[part]), mutual_information(source[part])
+        if now >= before:
+            continue
+        error = _standard_error(rows[part], source[part], resamples)
+        if before - now > DECLINE * error:
+            found.append(f'InfoMax of the {part} on camera frames {now:.3f}, source model {before:.3f}, more than '
+                         f'{DECLINE:g} standard errors of {error:.3f} below')
+    return '; '.join(found)
 
 
 def _standard_error(first: Array, second: Array, resamples: NDArray[np.int64]) -> float:

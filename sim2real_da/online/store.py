@@ -73,9 +73,9 @@ class WeightStore:
 
     def _drop_states(self) -> None:
         """Remove learners' states without a version: it was dropped, or its writer was killed in between."""
-        versions = self.versions()
+        wanted = {self.learner_path(v) for v in self.versions()}
         for path in self.folder.glob('v*.learner.safetensors'):
-            if path not in [self.learner_path(v) for v in versions]:
+            if path not in wanted:
                 path.unlink(missing_ok=True)
 
     def load(self, version: int | None = None, like: Bundle | None = None) -> Bundle:

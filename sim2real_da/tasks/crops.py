@@ -22,6 +22,7 @@ from torch import nn
 
 from sim2real_da.data.bop import BopDataset, lmo_split
 from sim2real_da.data.digits import photographs
+from sim2real_da.data.pictures import Pictures
 from sim2real_da.networks.crop_sets import CropBatches, CropSet, cut_crops, of_classes, score
 from sim2real_da.networks.direct_pose import DirectPoseNetwork
 from sim2real_da.networks.generators import ResidualGenerator, save_generator
@@ -31,7 +32,7 @@ from sim2real_da.offline import Adapted, adapt_crops
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import ObjectModel
 from sim2real_da.tasks.base import Task, labelled_rows
-from sim2real_da.tasks.figures import Shown, figures
+from sim2real_da.tasks.figures import figures
 
 SIZE = 64
 HIDDEN = 384  # less than the robot's 512, so that weights stay below 5 MB in 16 bits
@@ -76,7 +77,7 @@ class CropTask(Task):
 
     def figures(self, before: nn.Module, made: Adapted[nn.Module]) -> dict[str, Any]:
         """Return what figures show."""
-        source, test = (Shown(part.images, part.classes) for part in (self.source, self.test))
+        source, test = (Pictures(part.images, part.classes) for part in (self.source, self.test))
         return figures(before, made, source, self.target.images, test)
 
     def score(self, network: nn.Module) -> dict[str, Any]:

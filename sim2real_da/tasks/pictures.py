@@ -22,7 +22,7 @@ from sim2real_da.networks.classifier_weights import load_classifier, save_classi
 from sim2real_da.offline import Adapted, adapt
 from sim2real_da.recipes import Recipe
 from sim2real_da.tasks.base import Task, labelled_rows
-from sim2real_da.tasks.figures import Shown, figures
+from sim2real_da.tasks.figures import figures
 
 SIGN_COUNT, SIGN_SIZE = 20000, 32
 
@@ -43,7 +43,7 @@ class PictureTask(Task):
                  device: str = 'cpu', labelled: int = 0, **options: Any) -> None:
         super().__init__(name, source_name, f'{labelled}_labelled' if labelled else '')
         self.source, self.target, self.test, self.device, self.options = source, target, test, device, options
-        self.known = self._known()
+        self.known = self._of_source(target)
         self.labelled = None
         if labelled:
             chosen = labelled_rows(len(self.known), labelled)
@@ -64,9 +64,10 @@ class PictureTask(Task):
         assert isinstance(network, Classifier)
         return adapt(network, recipe, self.known, None, steps, seed)
 
-    def _known(self) -> Pictures:
-        labels = self.numbers(self.target)
-        return Pictures(self.target.images[labels >= 0], labels[labels >= 0], self.source.names)
+    def _of_source(self, pictures: Pictures) -> Pictures:
+        """Return the pictures of the source's classes, by the source's class numbers."""
+        labels = self.numbers(pictures)
+        return Pictures(pictures.images[labels >= 0], labels[labels >= 0], self.source.names)
 
     def numbers(self, pictures: Pictures) -> NDArray[np.int64]:
         """Return labels as the source's class numbers, -1 where it has no such class."""
@@ -76,10 +77,7 @@ class PictureTask(Task):
 
     def figures(self, before: nn.Module, made: Adapted[nn.Module]) -> dict[str, Any]:
         """Return what figures show; classes that the source does not have are left out."""
-        assert self.source.labels is not None
-        classes = self.numbers(self.test)
-        test = Shown(self.test.images[classes >= 0], classes[classes >= 0])
-        return figures(before, made, Shown(self.source.images, self.source.labels), self.target.images, test)
+        return figures(before, made, self.source, self.target.images, self._of_source(self.test))
 
     def score(self, network: nn.Module) -> dict[str, Any]:
         """Return :func:`.classification.accuracy`."""
