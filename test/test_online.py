@@ -487,6 +487,19 @@ def test_published_weights_that_become_worse_are_taken_back_until_learning_is_fr
     assert adaptation.state == 'adapting'
 
 
+def test_a_damaged_version_does_not_keep_worse_weights_in_use(tmp_path, monkeypatch, caplog):
+    bundle = Bundle.create(OBJECTS, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    adaptation = session(bundle, tmp_path, 'source_continued', tolerance=1.0)
+    feed(adaptation)
+    for _ in range(4):
+        adaptation.work()
+    assert adaptation.store.versions() == [1, 2, 3]
+    adaptation.store.path(2).write_bytes(b'damaged')
+    monkeypatch.setattr(camera_evidence, 'worse', lambda *_: '')
+    promotion = adaptation._retreat('another light', [])
+    assert promotion.decision.reason == 'went back to version 1: another light' and 'v000002' in caplog.text
+
+
 def test_held_out_scenes_are_never_trained_on(bundle, tmp_path):
     adaptation = session(bundle, tmp_path)
     rng = np.random.default_rng(0)

@@ -194,18 +194,23 @@ class AdaptationSession:
 
         Learning goes on from there at half the pace of before, and not at all after :data:`RETREATS` times.
         """
-        version, bundle = self.running.parent, self.source.copy()
+        bundle, name = self.source.copy(), 'the source model'
+        learner = None
         for version in reversed([v for v in self.store.versions() if v <= self.running.parent]):
-            earlier = self.store.load(version, like=self.source)
+            try:
+                earlier = self.store.load(version, like=self.source)
+            except WeightsError as error:  # a damaged file must not keep worse weights in use
+                log.warning('%s; going further back', error)
+                continue
             if not camera_evidence.worse(earlier, self.source, camera, self.seed):
-                bundle = earlier
+                bundle, name = earlier, f'version {version}'
+                learner = self._learner_at(earlier, version, random=False)
                 break
-        else:
-            version = -1
-        learner = self._learner_at(bundle, version, random=False)
+        if learner is None:
+            learner = Learner(bundle, self.recipe, self.device, self.seed)
         self._retreats += 1
         learner.slow(0.5 ** self._retreats)
-        reason = f'went back to {f"version {version}" if version > 0 else "the source model"}: {decline}'
+        reason = f'went back to {name}: {decline}'
         if self._retreats >= RETREATS:
             self._frozen = f'{self._retreats} times {reason}; ~/resume learns on, ~/reset begins anew'
         return self._restart(bundle, learner, reason)
