@@ -15,8 +15,9 @@ is the progress of a run of known length (``steps=None``); a stream has no end, 
 lambda saturates by itself, mu goes on falling slowly. The learning rate is the recipe's: ``schedule: dann`` where a run
 has an end, ``annealing: steps`` where it has none.
 
-Dense form: d is a 1x1 convolutional head at every location of the maps of strides 8 and 16, without batch
-normalisation, with noise and dropout on its input (as PixelDA's discriminator), so that it does not win at once.
+Dense form: d looks at places of the maps of strides 8 and 16, at most 256 of each domain and map, drawn anew in every
+step: the mean over a random choice is the mean over all of them, for a fraction of the time. It has no batch
+normalisation, but noise and dropout on its input (as PixelDA's discriminator), so that it does not win at once.
 Instance form, for the detector: the same head on the mean inside each object's box (as in Chen et al., Domain Adaptive
 Faster R-CNN, CVPR 2018): labelled boxes of the source, detected ones of the target.
 """
@@ -90,7 +91,7 @@ class Dann(Objective):
     :param weight: of the domain loss
     :param high: where lambda ends
     :param steps: learner steps that stand for progress 1 in the schedule; None: the length of the run
-    :param levels: what the discriminators look at, see :data:`.features.LEVELS`; all places of a map at 'location'
+    :param levels: what the discriminators look at, see :data:`.features.LEVELS`
     """
 
     needs_target = True
@@ -117,27 +118,18 @@ class Dann(Objective):
             raise ValueError('dann: a stream has no known end; expected steps, the number that stands for progress 1')
         strength = reversal_strength(outputs.step / steps, self.high)
         losses, right = [], []
-        for (features, count), discriminator in zip(self._maps(outputs), self.discriminators):
-            if not 0 < count < len(features):
+        pairs = [pair for level in self.levels for pair in vectors(outputs, level)]
+        for (source, target), discriminator in zip(pairs, self.discriminators):
+            if not len(source) or not len(target):
                 continue  # no instance in one of the domains
-            logits = discriminator(reverse_gradient(features, strength))
-            source, target = logits[:count], logits[count:]
-            losses.append((F.softplus(-source).mean() + F.softplus(target).mean()) / 2)
-            right.append(((source > 0).float().mean() + (target <= 0).float().mean()) / 2)
+            logits = discriminator(reverse_gradient(torch.cat([source, target]), strength)[:, :, None, None])
+            on_source, on_target = logits[:len(source)], logits[len(source):]
+            losses.append((F.softplus(-on_source).mean() + F.softplus(on_target).mean()) / 2)
+            right.append(((on_source > 0).float().mean() + (on_target <= 0).float().mean()) / 2)
         if not losses:
             return {}
         self._metrics = {'lambda': strength, 'domain_accuracy': float(torch.stack(right).mean())}
         return {'domain': self.weight * torch.stack(losses).mean()}
-
-    def _maps(self, outputs: Outputs) -> list[tuple[Tensor, int]]:
-        """Return maps ``(B, C, h, w)``, source first, and how many of their rows are source."""
-        maps: list[tuple[Tensor, int]] = []
-        for level in self.levels:
-            if level == 'location':
-                maps += [(features, outputs.source_count) for features in outputs.features]
-            else:
-                maps += [(torch.cat(pair)[:, :, None, None], len(pair[0])) for pair in vectors(outputs, level)]
-        return maps
 
     def metrics(self) -> dict[str, float]:
         """Return lambda and the discriminators' accuracy; 0.5 means that they cannot tell the domains apart."""

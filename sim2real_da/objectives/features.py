@@ -39,7 +39,7 @@ def has_target(outputs: Outputs) -> bool:
 def vectors(outputs: Outputs, level: str, limit: int = LIMIT) -> list[tuple[Tensor, Tensor]]:
     """Return source ``(n, C)`` and target vectors ``(m, C)`` of every feature map.
 
-    A random choice of ``limit`` where there are more; n or m may be 0.
+    A random choice of about ``limit`` where there are more; n or m may be 0.
 
     :param level: one of :data:`LEVELS`
     :raises TypeError: 'instance' for a network that gives no boxes
@@ -48,7 +48,7 @@ def vectors(outputs: Outputs, level: str, limit: int = LIMIT) -> list[tuple[Tens
     if level == 'sample':
         return [(f[:count].mean(dim=(2, 3)), f[count:].mean(dim=(2, 3))) for f in outputs.features]
     if level == 'location':
-        return [(_some(_places(f[:count]), limit), _some(_places(f[count:]), limit)) for f in outputs.features]
+        return [(_places(f[:count], limit), _places(f[count:], limit)) for f in outputs.features]
     source, target = instances(outputs)
     width = outputs.source.heat.shape[-1] * STRIDE  # type: ignore[attr-defined]
     made = []
@@ -80,9 +80,16 @@ def instances(outputs: Outputs) -> tuple[list[Tensor], list[Tensor]]:
     return source, [boxes for boxes, _, _ in decode(found, BOX_SCORE)]
 
 
-def _places(maps: Tensor) -> Tensor:
-    """Turn maps ``(B, C, h, w)`` into a vector for every place ``(B * h * w, C)``."""
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)
+def _places(maps: Tensor, limit: int) -> Tensor:
+    """Return vectors ``(n, C)`` of maps ``(B, C, h, w)``: of all places, or of some, the same ones in every map.
+
+    The choice comes before the places turn into rows: only what was chosen is copied, and gradients keep their layout.
+    """
+    places = maps.flatten(2)  # (B, C, h * w)
+    wanted = max(1, limit // len(maps)) if len(maps) else 0
+    if wanted < places.shape[2]:
+        places = places[:, :, torch.randperm(places.shape[2], device=maps.device)[:wanted]]
+    return places.transpose(1, 2).flatten(0, 1)
 
 
 def _inside(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
