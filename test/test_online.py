@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -210,7 +212,7 @@ def test_frames_outlive_the_process_and_damaged_files_do_not(tmp_path, caplog):
         first.admit(f)
     assert len(list(tmp_path.iterdir())) == 3  # as many files as frames
     (tmp_path / '000000007.safetensors').write_bytes(b'nothing')
-    (tmp_path / '.000000009.safetensors.x1').write_bytes(b'half')
+    (tmp_path / '.000000009.safetensors.x1.unfinished').write_bytes(b'half')
     again = FrameBuffer(3 * size, folder=tmp_path)
     assert levels(again) == {40, 80, 120} and '000000007.safetensors: left out' in caplog.text
     kept = again.sample(1, np.random.default_rng(0))[0]
@@ -361,7 +363,7 @@ def test_gate_refuses_infinite_weights_and_an_empty_holdout(bundle):
         broken.detector.heat.bias[0] = torch.nan
     gate = _Scripted({}, 0.01)
     assert gate.decide(broken, bundle, bundle).reason == 'rejected: weights are not finite'
-    with pytest.raises(ValueError, match='shows no object'):
+    with pytest.raises(ValueError, match='held-out simulation with no object'):
         Gate([LabelledFrame(frame(np.random.default_rng(0)), ())], OBJECTS, 0.01)
 
 
@@ -540,6 +542,68 @@ def test_rejected_candidate_is_not_published(bundle, tmp_path, monkeypatch):
     assert adaptation.reason == 'rejected: for the test' and adaptation.history[1]['gate/a'] == 1.0
 
 
+def refusing(*_arguments, **_options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_disk_that_refuses_costs_a_promotion_and_nothing_else(bundle, tmp_path, monkeypatch):
+    adaptation = session(bundle, tmp_path, 'source_continued', tolerance=1.0)
+    feed(adaptation)
+    with monkeypatch.context() as full:
+        full.setattr(WeightStore, 'save', refusing)
+        assert [adaptation.work() for _ in range(2)] == [None, None]
+    assert adaptation.running.version == 1 and adaptation.state == 'adapting' and adaptation.rejections == 1
+    assert 'not published, for it cannot be written' in adaptation.reason and 'No space left' in adaptation.reason
+    assert [p.version for _ in range(2) if (p := adaptation.work())] == [2]  # there is room again
+
+
+def test_going_back_on_a_disk_that_refuses_changes_nothing(tmp_path, monkeypatch):
+    bundle = Bundle.create(OBJECTS, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    adaptation = session(bundle, tmp_path, 'source_continued', tolerance=1.0)
+    feed(adaptation)
+    for _ in range(2):
+        adaptation.work()
+    learner, frames = adaptation._learner, len(adaptation.buffer)
+    monkeypatch.setattr(WeightStore, 'save', refusing)
+    for order in (adaptation.rollback, adaptation.reset, lambda: adaptation._retreat('another light', [])):
+        with pytest.raises(OSError, match='No space left'):
+            order()
+    assert adaptation._learner is learner and len(adaptation.buffer) == frames and adaptation.running.version == 2
+    assert adaptation.rollbacks == 0 and adaptation.state == 'adapting'
+
+
+def test_a_labelled_camera_set_decides_instead_of_simulation_and_evidence(bundle, tmp_path, answers):
+    rng = np.random.default_rng(3)
+    labelled = [labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(2)]
+    adaptation = session(bundle, tmp_path, 'source_continued', evidence=True, labelled=labelled)
+    assert 'for training' in adaptation.reason, 'no simulated frame is held back'
+    feed(adaptation)
+    answers.update({-1: rows_of(4.0), 0: rows_of(1.0), 1: rows_of(4.0)})  # evidence speaks against the candidate
+    adaptation._learner.teacher.version = 0
+    promotion = [adaptation.work() for _ in range(2)][1]
+    assert promotion is not None and 'AP50 on labelled camera frames' in promotion.decision.reason
+    assert promotion.decision.numbers['camera_candidate_pose_infomax'] > 0, 'it is told nevertheless'
+    with pytest.raises(ValueError, match='labelled camera frames with no object'):
+        Gate([LabelledFrame(labelled[0].frame, ())], OBJECTS, 0.01, real=True)
+
+
+def test_what_a_session_remembers_of_the_past_is_bounded(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path, 'source_continued', tolerance=1.0, gate_every=1)
+    assert adaptation.history.maxlen == 20_000
+    feed(adaptation)
+    for _ in range(4):
+        adaptation.work()
+    assert adaptation.promotions == 4 and len(adaptation._gate._known) == 2  # running and source model
+
+
+def test_gate_and_tolerance_follow_while_a_session_runs(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path, 'source_continued')
+    feed(adaptation)
+    adaptation.work()
+    adaptation.gate_every, adaptation.tolerance = 3, 0.5
+    assert [adaptation.work() is not None for _ in range(2)] == [False, True] and adaptation._gate.tolerance == 0.5
+
+
 def test_rollback_and_reset_give_old_weights_new_numbers(bundle, tmp_path):
     adaptation = session(bundle, tmp_path)
     feed(adaptation)
@@ -589,7 +653,7 @@ def test_a_state_that_is_of_no_use_costs_the_moments_alone(bundle, tmp_path, cap
     damaged = session(bundle, tmp_path)
     assert damaged.running.version == 2 and damaged.step == 0 and 'truncated' in caplog.text
     (tmp_path / 'v000009.learner.safetensors').write_bytes(b'')  # killed before its version was written
-    (tmp_path / '.v000009.safetensors.abc').write_bytes(b'half')
+    (tmp_path / '.v000009.safetensors.abc.unfinished').write_bytes(b'half')
     assert session(bundle, tmp_path).store.next_version() == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         'decisions.jsonl', 'v000001.safetensors', 'v000002.learner.safetensors', 'v000002.safetensors']

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,11 +80,14 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(
 
 def test_a_folder_that_cannot_be_used_is_one_line(weights: Path, tmp_path: Path) -> None:
     strange = rendered_set(tmp_path / 'strange', scenes=2, frames=3, name='spoon')
-    for number, (folder, says) in enumerate((
-            ('', 'source_folder: empty, expected the folder'), (str(strange), 'shows spoon, which the model'))):
+    real = shutil.copytree(strange, tmp_path / 'real')
+    (real / 'train').rename(real / 'test')
+    for number, (folder, says, more) in enumerate((
+            ('', 'source_folder: empty, expected the folder', {}), (str(strange), 'shows spoon, which the model', {}),
+            ('', f'labelled_folder {real}: shows spoon', {'source': 'topics', 'labelled_folder': str(real)}))):
         spec = NodeSpec('adaptation', '', {
             'weights': str(weights), 'state_dir': str(tmp_path / f'state{number}'), 'source': 'folder',
-            'source_folder': folder, 'holdout': 2})
+            'source_folder': folder, 'holdout': 2, **more})
         done = subprocess.run(spec.command(), capture_output=True, text=True, timeout=300, check=False,
                               env=graph_environment(97))
         said = done.stdout + done.stderr

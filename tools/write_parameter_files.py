@@ -46,7 +46,8 @@ def document(text: str) -> str:
     for name, table in {**tables(), 'all nodes': COMMON}.items():
         parts.append(f'### {name}\n| parameter | default | | |\n|---|---|---|---|\n')
         for p in table:
-            limits = ', '.join(t for t in (p.limits().replace('|', 'or'), '*live*' if p.live else '') if t)
+            notes = (p.limits().replace('|', 'or'), '*live*' if p.live else '', '*fixed*' if p.path else '')
+            limits = ', '.join(note for note in notes if note)
             default = str(p.default).lower() if isinstance(p.default, bool) else p.default
             shown = '' if default == '' else f'`{default}`'
             parts.append(f'| `{p.name}` | {shown} | {p.text.replace("|", "or")} | {limits} |\n')

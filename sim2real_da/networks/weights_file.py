@@ -22,6 +22,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 FORMAT = 'sim2real_da/1'
+UNFINISHED = '.unfinished'
 LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
 
 
@@ -105,7 +106,7 @@ def load_network(path: Path | str, kind: str,
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to a temporary file beside ``path``, flush it to the disk and rename it."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    handle, name = tempfile.mkstemp(UNFINISHED, f'.{path.name}.', path.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
             file.write(data)
@@ -119,7 +120,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what :func:`write_atomically` left in a folder when its process was killed; call it before writing."""
-    for path in folder.glob('.*.safetensors.*'):
+    for path in folder.glob(f'.*{UNFINISHED}'):
         path.unlink(missing_ok=True)
 
 

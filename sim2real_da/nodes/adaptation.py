@@ -26,6 +26,7 @@ from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
+from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.folder import RenderedFrames
 from sim2real_da.networks.bundle import Bundle, write_atomically
 from sim2real_da.nodes import messages
@@ -39,29 +40,33 @@ from sim2real_da.samples import Frame, LabelledFrame
 
 REQUIRED = ('sim/image', 'sim/camera_info', 'sim/labels')
 OPTIONAL = ('sim/labels_2d', 'sim/segmentation')
+LIVE = ('max_steps', 'gate_every', 'tolerance', 'evidence')  # parameters that a running session follows
 IDLE_S = 0.1  # pause of the worker when there is nothing to do
 REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
 JOIN_S = 3.5
-HISTORY = 20_000  # steps kept in history.json
 
 
 class Adaptation(ManagedNode):
     """See the module and the table of topics in the README."""
 
     PARAMETERS = (
-        Parameter('weights', 'tools', 'source model: safetensors file, or the name of a shipped one'),
+        Parameter('weights', 'tools', 'source model: safetensors file, or the name of a shipped one', path=True),
         Parameter('source', 'topics', 'labelled simulation: topics of a running simulator, or a folder rendered before',
                   choices=('topics', 'folder')),
-        Parameter('source_folder', '', 'a set written by sim2real_da render, for source folder'),
-        Parameter('recipe', 'dann', 'recipe of config/recipes, or the path of a YAML file'),
-        Parameter('state_dir', '~/.ros/sim2real_da', 'folder of the weight versions; adaptation goes on from there'),
+        Parameter('source_folder', '', 'a set written by sim2real_da render, for source folder', path=True),
+        Parameter('recipe', 'dann', 'recipe of config/recipes, or the path of a YAML file', path=True),
+        Parameter('state_dir', '~/.ros/sim2real_da', 'folder of the weight versions; adaptation goes on from there',
+                  path=True),
         Parameter('device', 'cpu', 'torch device: cpu, cuda, cuda:0 …'),
         Parameter('seed', 0, 'seed of batches and of the validation', 0, 2**31 - 1),
-        Parameter('gate_every', 25, 'learning steps between two candidates', 1, 100_000),
+        Parameter('gate_every', 25, 'learning steps between two candidates', 1, 100_000, live=True),
         Parameter('tolerance', 0.01, 'how far AP50 and pose score on held-out simulation may fall (0.01: one point)',
-                  0.0, 1.0),
-        Parameter('evidence', True, 'unlabelled camera frames have a say in the gate; false: simulation alone'),
-        Parameter('shadow', False, 'learn, judge and keep versions, but publish none: see what would be'),
+                  0.0, 1.0, live=True),
+        Parameter('evidence', True, 'unlabelled camera frames have a say in the gate; false: simulation alone',
+                  live=True),
+        Parameter('labelled_folder', '',
+                  'a few labelled camera frames as BOP data (split test): the gate decides by them alone', path=True),
+        Parameter('shadow', False, 'learn, judge and keep versions, but publish none: see what would be', live=True),
         Parameter('holdout', 24, 'first simulated frames, kept for validation alone', 1, 1000),
         Parameter('buffer_mb', 128, 'memory for real frames', 1, 65_536),
         Parameter('keep_buffer', False, 'keep real frames in state_dir/frames, for the next start'),
@@ -97,7 +102,7 @@ class Adaptation(ManagedNode):
             gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
             buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'),
             buffer_folder=self._state_dir / 'frames' if self.get('keep_buffer') else None,
-            evidence=self.get('evidence'))
+            evidence=self.get('evidence'), labelled=self._labelled(bundle.classes))
         for labelled in self._rendered.held_out() if self._rendered else ():  # validation frames come first
             self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time
@@ -167,6 +172,21 @@ class Adaptation(ManagedNode):
         self.get_logger().info(f'{folder}: {len(rendered.training_ids)} frames to train on, '
                                f'{len(rendered.held_out_ids)} of other scenes for validation')
         return rendered
+
+    def _labelled(self, classes: Collection[str]) -> list[LabelledFrame]:
+        """Return the labelled camera frames by which the gate decides, where there are any."""
+        folder = self.get('labelled_folder')
+        if not folder:
+            return []
+        dataset = BopDataset(Path(folder).expanduser())
+        if not dataset.has_ground_truth:
+            raise ValueError(f'labelled_folder {folder}: no ground truth (scene_gt.json)')
+        if unknown := dataset.classes() - set(classes):
+            raise ValueError(f'labelled_folder {folder}: shows {", ".join(sorted(unknown))}, which the model does not '
+                             f'know; it knows {", ".join(classes)}')
+        frames = [dataset.frame(frame_id) for frame_id in dataset.ids()]
+        self.get_logger().info(f'{folder}: the gate decides by {len(frames)} labelled camera frames')
+        return frames
 
     def _feed(self, session: AdaptationSession, rendered: RenderedFrames) -> None:
         """Fill the replay, then read on as fast as steps use frames up."""
@@ -259,7 +279,8 @@ class Adaptation(ManagedNode):
             busy = False
             with self._lock:
                 if not self._fault and not stop.is_set():
-                    session.max_steps = self.get('max_steps')
+                    for name in LIVE:
+                        setattr(session, name, self.get(name))
                     busy = session.state == 'adapting'
                     try:
                         promotion = session.work()
@@ -295,9 +316,13 @@ class Adaptation(ManagedNode):
         self.get_logger().info(f'published weights version {promotion.version}: {promotion.decision.reason}')
 
     def _write_history(self) -> None:
-        """Keep what the learning curves need beside the weights."""
+        """Keep what the learning curves need beside the weights; a disk that refuses is said and stops nothing."""
         assert self._session is not None
-        write_atomically(self._state_dir / 'history.json', json.dumps(self._session.history[-HISTORY:]).encode())
+        path = self._state_dir / 'history.json'
+        try:
+            write_atomically(path, json.dumps(list(self._session.history)).encode())
+        except OSError as error:
+            self.get_logger().warning(f'{path}: cannot be written: {error}')
 
     # --- services ----------------------------------------
 

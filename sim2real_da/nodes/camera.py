@@ -69,7 +69,7 @@ class Camera(ManagedNode):
     """See the module and the table of topics in the README."""
 
     PARAMETERS = (
-        Parameter('source', 'surrogate', 'surrogate, or a BOP data set\'s folder'),
+        Parameter('source', 'surrogate', 'surrogate, or a BOP data set\'s folder', path=True),
         Parameter('stream', 'adaptation', 'which frames are shown; ground_truth goes with scoring only',
                   choices=STREAMS, live=True),
         Parameter('rate', 5.0, 'images in a second', 0.1, 120.0),

@@ -43,7 +43,7 @@ class Evaluator(ManagedNode):
     """See the module and the table of topics in the README."""
 
     PARAMETERS = (
-        Parameter('objects', 'tools', 'tools, or a BOP folder with the objects\' models'),
+        Parameter('objects', 'tools', 'tools, or a BOP folder with the objects\' models', path=True),
         Parameter('frames', 40, 'different frames to score before the report', 1, 100_000, live=True),
         Parameter('pause_adaptation', True, 'pause learning while scoring (services adaptation/pause and resume)'),
         Parameter('compressed', False, 'subscribe real/image/compressed instead of real/image'),

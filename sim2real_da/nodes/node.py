@@ -34,6 +34,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.signals import SignalHandlerOptions
 
 from sim2real_da.nodes.messages import MessageError
+from sim2real_da.nodes.shared_memory import remove_leftovers
 from sim2real_da.resources import weights_file
 
 LOG_PERIOD_S = 5.0  # a complaint about one topic is repeated at most this often
@@ -49,6 +50,8 @@ class Parameter:
     :param low: smallest allowed number
     :param choices: allowed strings
     :param live: may change while the node is configured; others are read when it configures
+    :param path: names a file or folder: given when the process starts, never over the graph, so that whoever can call
+        services cannot choose what is read and written
     """
 
     name: str
@@ -58,6 +61,7 @@ class Parameter:
     high: float | None = None
     choices: tuple[str, ...] = ()
     live: bool = False
+    path: bool = False
 
     def limits(self) -> str:
         """Return the allowed values as text, empty when everything of the type is allowed."""
@@ -168,6 +172,9 @@ class ManagedNode(LifecycleNode):
             known = self._table.get(parameter.name)
             if known is None:
                 continue
+            if known.path and parameter.value != self.get(parameter.name):
+                return SetParametersResult(successful=False, reason=(
+                    f'parameter {parameter.name} names a file: it is given when the node starts, not over the graph'))
             if self._configured and not known.live and parameter.value != self.get(parameter.name):
                 return SetParametersResult(successful=False, reason=(
                     f'parameter {parameter.name} is read when the node configures; deactivate and clean it up first'))
@@ -413,6 +420,7 @@ def _live(make: Callable[[], ManagedNode], args: list[str] | None) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
+    freed = remove_leftovers()
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node: ManagedNode | None = None
     try:
@@ -421,6 +429,8 @@ def _live(make: Callable[[], ManagedNode], args: list[str] | None) -> int:
         except (InvalidParameterException, InvalidParameterValueException, InvalidParameterTypeException) as error:
             print(f'cannot start: {error}', file=sys.stderr)
             return 1
+        if freed:
+            node.get_logger().info(f'removed {freed / 2**20:.0f} MB of shared memory that killed processes had left')
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         if not node.start():
@@ -450,7 +460,8 @@ def parameter_file(table: tuple[Parameter, ...]) -> str:
     lines = ['# Defaults of the node, written from its parameter table by tools/write_parameter_files.py.',
              '/**:', '  ros__parameters:']
     for p in (*table, *COMMON):
-        notes = '; '.join(n for n in (p.limits(), 'may change at run time' if p.live else '') if n)
+        notes = '; '.join(n for n in (p.limits(), 'may change at run time' if p.live else '',
+                                   'fixed when the node starts' if p.path else '') if n)
         lines += [f'    # {p.text}' + (f' ({notes})' if notes else ''), f'    {p.name}: {_yaml(p.default)}']
     return '\n'.join(lines) + '\n'
 

@@ -58,7 +58,7 @@ class Perception(ManagedNode):
     """See the module and the table of topics in the README."""
 
     PARAMETERS = (
-        Parameter('weights', 'tools', 'safetensors file, or the name of a shipped model'),
+        Parameter('weights', 'tools', 'safetensors file, or the name of a shipped model', path=True),
         Parameter('device', 'cpu', 'torch device: cpu, cuda, cuda:0 …'),
         Parameter('score_threshold', 0.3, 'weaker detections are dropped', 0.0, 1.0, live=True),
         Parameter('max_detections', 20, 'best detections kept in one image', 1, 300, live=True),

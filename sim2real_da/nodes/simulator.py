@@ -25,7 +25,7 @@ class SimulatorNode(ManagedNode):
     """See the module and the table of topics in the README."""
 
     PARAMETERS = (
-        Parameter('objects', 'tools', 'tools, or a folder with BOP models'),
+        Parameter('objects', 'tools', 'tools, or a folder with BOP models', path=True),
         Parameter('rate', 5.0, 'pictures in a second', 0.1, 60.0),
         Parameter('width', 320, 'pixels', 32, 4096),
         Parameter('height', 240, 'pixels', 32, 4096),

@@ -13,7 +13,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -36,6 +36,7 @@ REPLAY = 96  # newest simulated frames kept for training
 GAP = 8  # simulated frames left out between the held-out scenes and the training ones, which may share a scene
 FEWEST_TARGETS = 8  # real frames needed before the first step
 FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
+HISTORY = 20_000  # steps whose numbers are kept
 RETREATS = 3  # automatic rollbacks after which learning is frozen
 
 
@@ -63,20 +64,24 @@ class AdaptationSession:
     :param max_steps: stop learning after so many steps (0: never)
     :param evidence: whether camera frames have a say in the gate; without, simulation decides alone
     :param buffer_folder: where the real frames are kept for the next session; None: nowhere
+    :param labelled: a small set of labelled camera frames by which the gate decides, instead of held-out simulation
+        (then ``holdout`` counts for nothing) and of what unlabelled frames say
     """
 
     def __init__(
         self, bundle: Bundle, recipe: Recipe, store: WeightStore, *, device: str = 'cpu', seed: int = 0,
         holdout: int = 24, gate_every: int = 25, tolerance: float = 0.01, buffer_bytes: int = 128 * 1024 * 1024,
         max_steps: int = 0, buffer_folder: Path | None = None, evidence: bool = True,
+        labelled: Sequence[LabelledFrame] = (),
     ) -> None:
         self.recipe, self.store, self.device, self.seed = recipe, store, device, seed
-        self.holdout, self.gate_every, self.tolerance, self.max_steps = holdout, gate_every, tolerance, max_steps
-        self.evidence = evidence
+        self.holdout = 0 if labelled else holdout
+        self.gate_every, self.tolerance, self.max_steps, self.evidence = gate_every, tolerance, max_steps, evidence
+        self.labelled = tuple(labelled)
         self.source = bundle
         self.running = bundle
         self.buffer = FrameBuffer(buffer_bytes, folder=buffer_folder)
-        self.history: list[dict[str, float]] = []
+        self.history: deque[dict[str, float]] = deque(maxlen=HISTORY)
         self._last_decision: Decision | None = None
         self.promotions = self.rejections = self.rollbacks = 0
         self._lock = threading.Lock()
@@ -169,21 +174,28 @@ class AdaptationSession:
 
     def _validate(self) -> Promotion | None:
         if self._gate is None:
-            self._gate = Gate(self._held_out, self.source.objects, self.tolerance, self.device, self.seed)
+            self._gate = Gate(self.labelled or self._held_out, self.source.objects, self.tolerance, self.device,
+                              self.seed, bool(self.labelled))
+        self._gate.tolerance = self.tolerance
         candidate = self._learner.candidate()
         with self._lock:
             camera = self.buffer.sample(FRAMES, self._rng) if self.evidence and len(self.buffer) else []
         decision = self._gate.decide(candidate, self.running, self.source, camera)
+        promotion: Promotion | None = None
+        try:
+            if decision.promote:
+                promotion = self._publish(candidate, decision, self._learner)
+            elif decision.decline:  # a candidate that passes is no worse than the source model: no need to go back
+                promotion = self._retreat(decision.decline, camera)
+        except OSError as error:  # full or read-only: what is published stays, and the next candidate is another chance
+            decision = replace(decision, promote=False, reason=(
+                f'not published, for it cannot be written ({error}); {decision.reason}'))
         self._last_decision = decision
         self.history[-1] |= {f'gate/{k}': v for k, v in decision.numbers.items()} | {
             'gate/promoted': float(decision.promote)}
-        self._last_reason = decision.reason
+        if promotion is None or decision.promote:  # going back gave a reason of its own
+            self._last_reason = decision.reason
         log.info('step %d: %s', self.step, decision.reason)
-        promotion: Promotion | None = None
-        if decision.promote:
-            promotion = self._publish(candidate, decision)
-        elif decision.decline:  # a candidate that passes is no worse than the source model: no need to go back
-            promotion = self._retreat(decision.decline, camera)
         self.promotions += decision.promote
         self.rejections += not decision.promote
         self._log(decision, promotion)
@@ -208,12 +220,13 @@ class AdaptationSession:
                 break
         if learner is None:
             learner = Learner(bundle, self.recipe, self.device, self.seed)
-        self._retreats += 1
-        learner.slow(0.5 ** self._retreats)
+        learner.slow(0.5 ** (self._retreats + 1))
         reason = f'went back to {name}: {decline}'
+        promotion = self._restart(bundle, learner, reason)
+        self._retreats += 1
         if self._retreats >= RETREATS:
             self._frozen = f'{self._retreats} times {reason}; ~/resume learns on, ~/reset begins anew'
-        return self._restart(bundle, learner, reason)
+        return promotion
 
     def _log(self, decision: Decision, promotion: Promotion | None) -> None:
         """Add a line to decisions.jsonl beside the versions; a disk that refuses is said and stops nothing."""
@@ -227,12 +240,15 @@ class AdaptationSession:
         except OSError as error:
             log.warning('%s: a decision of the gate cannot be written: %s', path, error)
 
-    def _publish(self, bundle: Bundle, decision: Decision, parent: int | None = None) -> Promotion:
-        """Persist first, publish second."""
+    def _publish(self, bundle: Bundle, decision: Decision, learner: Learner, parent: int | None = None) -> Promotion:
+        """Persist first, publish second.
+
+        :raises OSError: when the disk takes nothing; nothing has changed then
+        """
         bundle.parent = self.running.version if parent is None else parent
         bundle.version = self.store.next_version()
         bundle.recipe = self.recipe.name
-        path = self.store.save(bundle, self._learner.state({'generator': self._rng.bit_generator.state}))
+        path = self.store.save(bundle, learner.state({'generator': self._rng.bit_generator.state}))
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
 
@@ -320,16 +336,19 @@ class AdaptationSession:
             raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}')
         bundle = self.store.load(before[-1], like=self.source)
         learner = self._learner_at(bundle, before[-1], random=False)
+        promotion = self._restart(bundle, learner, f'rolled back to version {before[-1]}')
         self._retreats, self._frozen = 0, ''
-        return self._restart(bundle, learner, f'rolled back to version {before[-1]}')
+        return promotion
 
     def reset(self) -> Promotion:
         """Publish the source model again, forget the buffer, and start learning from it."""
+        source = self.source.copy()
+        learner = Learner(source, self.recipe, self.device, self.seed)
+        promotion = self._restart(source, learner, 'reset to the source model')
         with self._lock:
             self.buffer.clear()
         self._retreats, self._frozen = 0, ''
-        source = self.source.copy()
-        return self._restart(source, Learner(source, self.recipe, self.device, self.seed), 'reset to the source model')
+        return promotion
 
     def _learner_at(self, bundle: Bundle, version: int, random: bool) -> Learner:
         """Return a learner that goes on where a version was made, with fresh moments where its state is of no use."""
@@ -347,10 +366,12 @@ class AdaptationSession:
         return Learner(bundle, self.recipe, self.device, self.seed)
 
     def _restart(self, bundle: Bundle, learner: Learner, reason: str) -> Promotion:
+        # the parent stays the restored version's own, so that rolling back again goes further back; a disk that takes
+        # nothing raises here, before anything has changed
+        promotion = self._publish(bundle, Decision(True, reason), learner, bundle.parent)
         self._learner = learner
         with self._lock:
             self.buffer.forget_classes()
         self._fault, self._bad_steps, self._last_reason = '', 0, reason
         self.rollbacks += 1
-        # the parent stays the restored version's own, so that rolling back again goes further back
-        return self._publish(bundle, Decision(True, reason), bundle.parent)
+        return promotion
