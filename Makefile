@@ -4,6 +4,7 @@
 # make demo                 everything from set-up to report, in demo_output/
 # make demo DATA=folder     the same with a BOP data set (CAD models and photographs)
 # make test                 all tests
+# make soak                 two to four hours: long hostile streams, and faults on running graphs
 # ROS=kilted with any       ROS 2 Kilted wheels instead of Jazzy's, in an environment of their own
 
 ROS ?= jazzy
@@ -12,7 +13,7 @@ OUT ?= demo_output
 RUN = tools/with_env.sh $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint benchmarks benchmark-lmo clean
+.PHONY: help setup demo test lint benchmarks benchmark-lmo soak clean
 
 help: ## say what there is
 	@echo 'make TARGET [ROS=jazzy|kilted] [PYTHON=/path/to/python3]'
@@ -38,6 +39,11 @@ benchmarks: setup ## every table and figure of the docs anew, from the files in 
 benchmark-lmo: setup ## LineMOD-Occluded: DATA=BOP folder scores benchmarks/weights; PHOTOS=folder trains them first
 	@$(RUN) python benchmarks/lmo.py --data '$(or $(DATA),$(error DATA=folder of LineMOD-Occluded in BOP layout is missing))' \
 		$(if $(PHOTOS),--photos '$(PHOTOS)',--measure)
+
+soak: setup ## hostile streams against online recipes, faults on running graphs: [RECIPES='dann mmd'] [KILLS=200]
+	@for recipe in $(or $(RECIPES),source_continued dann mmd coral self_training minent advent daformer mic); do \
+		$(RUN) python benchmarks/soak.py --recipe $$recipe || exit 1; done
+	@$(RUN) python benchmarks/faults.py --kills $(or $(KILLS),200)
 
 clean: ## remove what was built here, except the environments (.venv, .venv-kilted)
 	rm -rf build install log demo_output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -166,6 +166,35 @@ def validators() -> str:
                         *(origin(result) for result in results)])
 
 
+def soak() -> str:
+    """Return what long hostile streams did with every recipe, and the course of each over its segments."""
+    results = [json.loads(path.read_text(encoding='utf-8')) for path in sorted(RESULTS.glob('soak_*.json'))]
+    if not results:
+        return UNMEASURED
+    kinds = ('benign', 'hostile')
+    rows = {r['recipe']: [str(r['frames']), *(f'{r["worst_drop_below_source"][k]:.1f}' for k in kinds),
+                          *(f'{r["mean_gain"][k]:+.1f}' for k in kinds),
+                          f'{r["promotions"]} / {r["rejections"]} / {r["rollbacks"]}', f'{r["rss_growth_mb"]:+.0f}']
+            for r in results}
+    columns = ['frames', 'worst drop, benign', 'hostile', 'mean gain, benign', 'hostile',
+               'promotions / rejections / rollbacks', 'memory, MB']
+    course = {c['segment']: [f'{r["checkpoints"][i]["published_ap50"] - c["source_ap50"]:+.1f}' for r in results]
+              for i, c in enumerate(results[0]['checkpoints'])}
+    return '\n\n'.join([markdown('recipe', columns, rows), 'Published above source model, points of AP50 with the '
+                        "camera's ordinary look, after each segment:",
+                        markdown('segment', [r['recipe'] for r in results], course), *(origin(r) for r in results)])
+
+
+def faults() -> str:
+    """Return what was counted while faults were tried on running graphs."""
+    if not (RESULTS / 'faults.json').is_file():
+        return UNMEASURED
+    result = read('faults')
+    rows = {f'{fault}: {name.replace("_", " ")}': [str(value)] for fault, found in result.items()
+            if isinstance(found, dict) for name, value in found.items() if name not in ('took_s', 'it_says')}
+    return '\n\n'.join([markdown('fault', ['counted'], rows), origin(result)])
+
+
 def costs() -> str:
     """Return what a step of every recipe costs over a bare forward and backward, a column for each network."""
     if not (RESULTS / 'objectives_cpu.json').is_file():
@@ -275,7 +304,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'digits_mnistm': lambda: classification('digits', 'mnistm'),
     'signs': lambda: classification('signs', 'gtsrb'), 'crops_black': lambda: crops('black'),
     'crops_photographs': lambda: crops('photographs'), 'segmentation': segmentation, 'validators': validators,
-    'objectives': costs, 'speed': speed,
+    'objectives': costs, 'speed': speed, 'soak': soak, 'faults': faults,
 }
 
 
