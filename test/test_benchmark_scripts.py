@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""The studies of validators and of costs, on small networks."""
+"""The studies of validators and of costs, and the soak, on small networks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SMALL = {'width': 8}
 def scripts():
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        yield {name: importlib.import_module(name) for name in ('validators', 'objectives', 'figures')}
+        yield {name: importlib.import_module(name) for name in ('validators', 'objectives', 'figures', 'soak')}
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -185,3 +185,45 @@ def test_figures_are_drawn_from_result_files(scripts, tmp_path):
     assert sorted(p.stem for p in made) == ['discriminators_usps', 'embedding_usps_dann', 'embedding_usps_pixelda',
                                             'neighbours_usps_pixelda']
     assert all(p.stat().st_size > 5000 for p in made)
+
+
+def test_worst_drop_gain_and_memory_of_a_soak(scripts):
+    made = [{'benign': True, 'source_ap50': 30.0, 'published_ap50': 34.0, 'rss_mb': 900.0, 'frames': 1},
+            {'benign': True, 'source_ap50': 30.0, 'published_ap50': 33.0, 'source_own_look': 10.0,
+             'published_own_look': 9.0, 'rss_mb': 950.0, 'frames': 2},
+            {'benign': False, 'source_ap50': 30.0, 'published_ap50': 28.5, 'rss_mb': 960.0, 'frames': 3,
+             'promotions': 4, 'rejections': 5, 'rollbacks': 1}]
+    assert scripts['soak'].summary(made) == {
+        'frames': 3, 'worst_drop_below_source': {'benign': 1.0, 'hostile': 1.5},
+        'mean_gain': {'benign': 2.0, 'hostile': -1.5}, 'promotions': 4, 'rejections': 5, 'rollbacks': 1,
+        'rss_growth_mb': 10.0}
+
+
+def test_looks_of_a_soak_are_pictures_and_what_they_say(scripts):
+    soak, rng = scripts['soak'], np.random.default_rng(0)
+    picture = frames(1)[0].frame.image
+    looks = {s.look.__name__: s.look(picture, 1.0, rng) for s in soak.SEGMENTS}
+    assert all(made.shape == picture.shape and made.dtype == np.uint8 for made in looks.values())
+    assert looks['black'].max() < 30 < 225 < looks['white'].min() and looks['night'].mean() < 0.5 * picture.mean()
+    assert looks['drift'][..., 2].mean() < 0.7 * picture[..., 2].mean() and (looks['day'] == picture).all()
+    assert looks['blur'].std() < picture.std() and (looks['other_camera'] != picture).any()
+    assert np.median(looks['covered'][100:140, 220:260]) < 40
+
+
+def test_a_soak_goes_through_every_segment(scripts, tmp_path, monkeypatch):
+    soak = scripts['soak']
+    monkeypatch.setattr(soak, 'simulation', lambda *_: frames(60))
+    monkeypatch.setattr(soak, 'surrogate', lambda _seed, count: frames(min(count, 12)))
+    Bundle.create({MODEL.name: MODEL}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16}).save(
+        tmp_path / 'source.safetensors')
+    monkeypatch.setattr(sys, 'argv', [
+        'soak.py', '--recipe', 'source_continued', '--weights', str(tmp_path / 'source.safetensors'), '--work',
+        str(tmp_path), '--frames', '26', '--steps', '1', '--gate-every', '5', '--json', str(tmp_path / 'soak.json')])
+    soak.main()
+    found = json.loads((tmp_path / 'soak.json').read_text())
+    assert [c['segment'] for c in found['checkpoints']] == [s.name for s in soak.SEGMENTS]
+    assert found['frames'] == 26 and found['promotions'] + found['rejections'] == 2 and not found['ended']
+    assert [c['step'] for c in found['checkpoints']] == list(range(1, 14))
+    unplugged = next(i for i, s in enumerate(soak.SEGMENTS) if s.frames == 'none')
+    before, after = found['checkpoints'][unplugged - 1], found['checkpoints'][unplugged]
+    assert after['frames'] == before['frames'] + 2 and after['admitted'] == before['admitted']
