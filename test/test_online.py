@@ -604,6 +604,28 @@ def test_gate_and_tolerance_follow_while_a_session_runs(bundle, tmp_path):
     assert [adaptation.work() is not None for _ in range(2)] == [False, True] and adaptation._gate.tolerance == 0.5
 
 
+def test_a_learner_whose_candidates_never_pass_begins_again_and_more_slowly(tmp_path, monkeypatch):
+    from sim2real_da.online import session as module
+    bundle = Bundle.create(OBJECTS, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    adaptation = session(bundle, tmp_path, 'source_continued', tolerance=1.0, gate_every=1)
+    feed(adaptation)
+    assert adaptation.work() is not None
+    running = adaptation.current().detector.heat.weight
+    with monkeypatch.context() as strict:
+        strict.setattr(module.Gate, 'decide', lambda *_: module.Decision(False, 'rejected: for the test'))
+        for pace in (0.5, 0.25, 0.125, 0.125):
+            for _ in range(3):
+                adaptation.work()
+            assert not torch.equal(adaptation._learner.student.detector.heat.weight, running)
+            step = adaptation.step
+            assert adaptation.work() is None and adaptation.step == step + 1
+            assert torch.equal(adaptation._learner.student.detector.heat.weight, running)
+            assert {part.pace for part in adaptation._learner.parts.values()} == {pace}
+            assert f'begins again from version 2, at {pace:g} of the pace' in adaptation.reason
+    assert adaptation.work() is not None and adaptation.running.version == 3
+    assert {part.pace for part in adaptation._learner.parts.values()} == {1.0}
+
+
 def test_rollback_and_reset_give_old_weights_new_numbers(bundle, tmp_path):
     adaptation = session(bundle, tmp_path)
     feed(adaptation)

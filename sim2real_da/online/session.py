@@ -37,6 +37,8 @@ GAP = 8  # simulated frames left out between the held-out scenes and the trainin
 FEWEST_TARGETS = 8  # real frames needed before the first step
 FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
 HISTORY = 20_000  # steps whose numbers are kept
+PATIENCE = 4  # candidates rejected in a row after which learning begins again from the running version
+SLOWEST = 0.125  # of the pace, which halves every time
 RETREATS = 3  # automatic rollbacks after which learning is frozen
 
 
@@ -94,6 +96,8 @@ class AdaptationSession:
         self._paused = False
         self._retreats = 0  # automatic rollbacks since an operator's last order
         self._frozen = ''
+        self._refused = 0  # candidates in a row
+        self._pace = 1.0
         self._fault = ''
         self._bad_steps = 0
         self._last_reason = ''
@@ -185,8 +189,14 @@ class AdaptationSession:
         try:
             if decision.promote:
                 promotion = self._publish(candidate, decision, self._learner)
+                self._refused, self._pace = 0, 1.0
+                self._learner.slow(0.5 ** self._retreats)
             elif decision.decline:  # a candidate that passes is no worse than the source model: no need to go back
                 promotion = self._retreat(decision.decline, camera)
+            else:
+                self._refused += 1
+                if self._refused == PATIENCE:
+                    decision = replace(decision, reason=f'{decision.reason}; {self._begin_again()}')
         except OSError as error:  # full or read-only: what is published stays, and the next candidate is another chance
             decision = replace(decision, promote=False, reason=(
                 f'not published, for it cannot be written ({error}); {decision.reason}'))
@@ -200,6 +210,19 @@ class AdaptationSession:
         self.rejections += not decision.promote
         self._log(decision, promotion)
         return promotion
+
+    def _begin_again(self) -> str:
+        """Learn on from the running version at half the pace: from where the learner is, nothing passes the gate."""
+        step = self.step
+        self._learner = self._learner_at(self.running, self.running.version, random=False)
+        self._learner.step_count = step  # schedules and ``max_steps`` go on
+        self._pace = max(SLOWEST, 0.5 * self._pace)
+        self._learner.slow(self._pace * 0.5 ** self._retreats)
+        self._refused = 0
+        with self._lock:
+            self.buffer.forget_classes()
+        return (f'after {PATIENCE} rejections in a row learning begins again from version {self.running.version}, at '
+                f'{self._pace:g} of the pace')
 
     def _retreat(self, decline: str, camera: Sequence[Frame]) -> Promotion:
         """Go back to the newest earlier version that camera frames do not speak against, at least to the source model.
@@ -373,5 +396,6 @@ class AdaptationSession:
         with self._lock:
             self.buffer.forget_classes()
         self._fault, self._bad_steps, self._last_reason = '', 0, reason
+        self._refused, self._pace = 0, 1.0
         self.rollbacks += 1
         return promotion
