@@ -596,6 +596,15 @@ def test_what_a_session_remembers_of_the_past_is_bounded(bundle, tmp_path):
     assert adaptation.promotions == 4 and len(adaptation._gate._known) == 2  # running and source model
 
 
+def test_a_session_is_done_after_its_time(bundle, tmp_path):
+    adaptation = session(bundle, tmp_path, 'source_continued', max_seconds=1e-6)
+    feed(adaptation)
+    assert adaptation.work() is None and adaptation.step == 1 and adaptation.metrics['seconds'] > 1e-6
+    assert adaptation.state == 'done' and adaptation.work() is None and adaptation.step == 1
+    adaptation.max_seconds = 0.0
+    assert adaptation.state == 'adapting'
+
+
 def test_gate_and_tolerance_follow_while_a_session_runs(bundle, tmp_path):
     adaptation = session(bundle, tmp_path, 'source_continued')
     feed(adaptation)

@@ -47,7 +47,7 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(
     graph.start('adaptation', {
         'weights': str(weights), 'state_dir': str(tmp_path / 'state'), 'source': 'folder', 'source_folder': str(folder),
         'holdout': 2, 'gate_every': 2, 'tolerance': 1.0, 'max_steps': 4, 'batch_source': 2, 'batch_target': 2,
-        'duty_cycle': 1.0, 'nice': 0, 'shadow': shadow,
+        'duty_cycle': 1.0, 'nice': 0, 'shadow': shadow, 'max_load': 1e-6,
         'evidence': False})  # an untrained network finds nothing on the camera
     published: list[int] = []
     graph.probe.create_subscription(
@@ -65,6 +65,9 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(
         info.publish(messages.camera_info_message(CAMERA, head))
         image.publish(messages.image_message(frame(rng).image, head))
 
+    graph.until(lambda: graph.values('adaptation').get('state') == 'waiting for the load', 'the load', 90, show)
+    assert 'a core over the last minute, max_load 1e-06' in graph.values('adaptation')['reason']
+    assert graph.values('adaptation')['step'] == '0' and graph.set_parameter('adaptation', 'max_load', 0.0).successful
     graph.until(lambda: graph.values('adaptation').get('state') == 'done', 'four steps', 180, show)
     values = graph.values('adaptation')
     assert float(values['promotions']) == 2 and float(values['version']) == 3

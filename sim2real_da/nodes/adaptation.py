@@ -71,6 +71,9 @@ class Adaptation(ManagedNode):
         Parameter('buffer_mb', 128, 'memory for real frames', 1, 65_536),
         Parameter('keep_buffer', False, 'keep real frames in state_dir/frames, for the next start'),
         Parameter('max_steps', 0, 'stop to learn after so many steps; 0: never', 0, 1_000_000_000, live=True),
+        Parameter('max_minutes', 0.0, 'stop to learn after so many minutes of work; 0: never', 0.0, 1e6, live=True),
+        Parameter('max_load', 0.0, 'no step while the load average of a minute, a core, is above; 0: whatever it is',
+                  0.0, 1000.0, live=True),
         Parameter('duty_cycle', 0.8, 'share of the time the learner works', 0.01, 1.0, live=True),
         Parameter('nice', 10, 'how much the learner yields to other processes', 0, 19),
         Parameter('batch_source', 0, 'simulated frames in one step; 0: as the recipe says', 0, 256),
@@ -110,6 +113,7 @@ class Adaptation(ManagedNode):
         self._held = False
         self._waiting: Promotion | None = None
         self._fault = ''
+        self._load = 0.0  # of a core, where it is too high to learn
         self._state = self._reason = self._last_state = ''
         self._metrics: dict[str, float] = {}
         self._unknown: Counter[str] = Counter()
@@ -278,9 +282,12 @@ class Adaptation(ManagedNode):
             started = time.monotonic()
             busy = False
             with self._lock:
-                if not self._fault and not stop.is_set():
+                load = os.getloadavg()[0] / (os.cpu_count() or 1)
+                self._load = load if 0 < self.get('max_load') < load else 0.0
+                if not self._fault and not self._load and not stop.is_set():
                     for name in LIVE:
                         setattr(session, name, self.get(name))
+                    session.max_seconds = 60 * self.get('max_minutes')
                     busy = session.state == 'adapting'
                     try:
                         promotion = session.work()
@@ -411,6 +418,9 @@ class Adaptation(ManagedNode):
     def _remember(self, session: AdaptationSession) -> None:
         """Keep what the status says of a session between two steps."""
         self._state, self._reason, self._metrics = session.state, session.reason, session.metrics
+        if self._load and self._state == 'adapting':
+            self._state = 'waiting for the load'
+            self._reason = f'{self._load:.2f} a core over the last minute, max_load {self.get("max_load"):g}'
         if self._waiting is not None:
             self._state, self._reason = 'held', f'version {self._waiting.version} waits until ~/release'
         if self._fault:

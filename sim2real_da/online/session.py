@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,7 @@ class AdaptationSession:
     :param gate_every: steps between two candidates
     :param tolerance: how far the scores on held-out simulation may fall, 0..1
     :param max_steps: stop learning after so many steps (0: never)
+    :param max_seconds: stop learning after so many seconds of work, validation included (0: never)
     :param evidence: whether camera frames have a say in the gate; without, simulation decides alone
     :param buffer_folder: where the real frames are kept for the next session; None: nowhere
     :param labelled: a small set of labelled camera frames by which the gate decides, instead of held-out simulation
@@ -73,12 +75,14 @@ class AdaptationSession:
     def __init__(
         self, bundle: Bundle, recipe: Recipe, store: WeightStore, *, device: str = 'cpu', seed: int = 0,
         holdout: int = 24, gate_every: int = 25, tolerance: float = 0.01, buffer_bytes: int = 128 * 1024 * 1024,
-        max_steps: int = 0, buffer_folder: Path | None = None, evidence: bool = True,
+        max_steps: int = 0, max_seconds: float = 0.0, buffer_folder: Path | None = None, evidence: bool = True,
         labelled: Sequence[LabelledFrame] = (),
     ) -> None:
         self.recipe, self.store, self.device, self.seed = recipe, store, device, seed
         self.holdout = 0 if labelled else holdout
         self.gate_every, self.tolerance, self.max_steps, self.evidence = gate_every, tolerance, max_steps, evidence
+        self.max_seconds = max_seconds
+        self.seconds = 0.0  # of work
         self.labelled = tuple(labelled)
         self.source = bundle
         self.running = bundle
@@ -144,6 +148,13 @@ class AdaptationSession:
         """Do one micro-step if there is data and nothing speaks against it; return weights that passed the gate."""
         if self.state != 'adapting':
             return None
+        begin = time.monotonic()
+        try:
+            return self._step()
+        finally:
+            self.seconds += time.monotonic() - begin
+
+    def _step(self) -> Promotion | None:
         self._note_classes()
         with self._lock:
             replay = list(self._replay)
@@ -291,7 +302,7 @@ class AdaptationSession:
             return 'paused'
         if self._frozen:
             return 'frozen'
-        if self.max_steps and self.step >= self.max_steps:
+        if (self.max_steps and self.step >= self.max_steps) or (self.max_seconds and self.seconds >= self.max_seconds):
             return 'done'
         return 'waiting for data' if self._missing() else 'adapting'
 
@@ -325,7 +336,8 @@ class AdaptationSession:
             'rejections': float(self.rejections), 'rollbacks': float(self.rollbacks),
             'source_frames': float(self._source_seen), 'buffer_frames': float(len(self.buffer)),
             'buffer_bytes': float(self.buffer.bytes), 'buffer_rejected': float(self.buffer.rejected),
-            'skipped_steps': float(self._learner.skipped), **decided, **last, 'step': float(self.step),
+            'skipped_steps': float(self._learner.skipped), 'seconds': self.seconds, **decided, **last,
+            'step': float(self.step),
         }
 
     def current(self) -> Bundle:
