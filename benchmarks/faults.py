@@ -394,12 +394,16 @@ def disk(graph: Graph, folder: Path) -> dict[str, Any]:
     graph.spin(5.0)
     found['published_while_read_only'] = robot.published[-1] - version
     robot.end('adaptation')
+    count = len(robot.published)
     robot.start('adaptation')
-    found['status_of_a_start_on_a_read_only_disk'] = robot.processes.pop('adaptation').wait(60)
-    found['it_says'] = next((line for line in reversed(robot.log.read_text(errors='replace').splitlines())
+    graph.until(lambda: len(robot.published) > count, 'the last version after a start on a read-only disk')
+    found['starts_from_a_read_only_disk_with'] = robot.published[-1] - version  # versions later or earlier
+    other = graph.robot('empty', state=folder / 'none')
+    other.start('adaptation')
+    found['status_of_a_start_without_versions'] = other.processes.pop('adaptation').wait(START_S)
+    found['it_says'] = next((line for line in reversed(other.log.read_text(errors='replace').splitlines())
                              if 'failed' in line), '')[-160:]
     subprocess.run(['mount', '-o', 'remount,rw', str(folder)], check=True)
-    robot.start('adaptation')
     graph.until(learning(robot), 'a version once the disk is writable')
     found |= {'went_on_from_disk': robot.published[-1] > version, 'unverified': robot.unverified}
     robot.end('adaptation')
@@ -407,9 +411,10 @@ def disk(graph: Graph, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Try all faults and write the JSON."""
+    """Try the faults and write the JSON after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--kills', type=int, default=200)
+    parser.add_argument('--disk-only', action='store_true', help='leave out what concerns two robots')
     parser.add_argument('--domain', type=int, default=77, help='ROS_DOMAIN_ID of the graphs')
     parser.add_argument('--json', type=Path, default=Path(__file__).parent / 'results' / 'faults.json')
     options = parser.parse_args()
@@ -420,33 +425,42 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix='sim2real_da_faults_'))
     render_dataset('tools', folder / 'simulation', 120, 9201, *SIZE)
     graph = Graph(folder, folder / 'simulation', options.domain)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = json.loads(options.json.read_text(encoding='utf-8')) if options.json.is_file() else {}
+
+    def note(name: str, fault: Callable[[], dict[str, Any]]) -> None:
+        begin = time.monotonic()
+        found[name] = fault() | {'took_s': round(time.monotonic() - begin, 1), **about}
+        log.info('%s: %s', name, found[name])
+        options.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+
     try:
-        robots = [graph.robot('left'), graph.robot('right', use_sim_time=True)]
-        for robot in robots:
-            robot.start()
-        for robot in robots:
-            graph.until(learning(robot), f'{robot.name} to publish')
-            graph.until(lambda r=robot: r.answers, f'{robot.name} to answer')
-        first, second = robots
-        for name, fault in (
-                ('two_robots', lambda: two_robots(graph, robots)), ('late_joiner', lambda: late_joiner(graph, first)),
-                ('clock_jumps', lambda: clock_jumps(graph, second)), ('high_rate', lambda: high_rate(graph, first)),
-                ('shutdown', lambda: shutdown(graph, first)), ('kills', lambda: kills(graph, robots, options.kills))):
-            begin = time.monotonic()
-            found[name] = fault() | {'took_s': round(time.monotonic() - begin, 1)}
-            log.info('%s: %s', name, found[name])
-        for robot in robots:
-            for node in list(robot.processes):
-                robot.end(node, signal.SIGTERM)
+        if not options.disk_only:
+            on_robots(graph, options.kills, note)
         with small_disk(folder / 'disk') as mounted:
-            found['disk'] = disk(graph, mounted) if mounted else {'not_tried': 'no right to mount a small disk'}
-            log.info('disk: %s', found['disk'])
+            note('disk', lambda: disk(graph, mounted) if mounted else {'not_tried': 'no right to mount a small disk'})
     finally:
         graph.close()
-    options.json.write_text(json.dumps({**about, **found}, indent=1) + '\n', encoding='utf-8')
-    log.info('wrote %s', options.json)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def on_robots(graph: Graph, count: int, note: Callable[[str, Callable[[], dict[str, Any]]], None]) -> None:
+    """Start two robots, try everything that concerns them, and stop them."""
+    robots = [graph.robot('left'), graph.robot('right', use_sim_time=True)]
+    for robot in robots:
+        robot.start()
+    for robot in robots:
+        graph.until(learning(robot), f'{robot.name} to publish')
+        graph.until(lambda r=robot: r.answers, f'{robot.name} to answer')
+    first, second = robots
+    note('two_robots', lambda: two_robots(graph, robots))
+    note('late_joiner', lambda: late_joiner(graph, first))
+    note('clock_jumps', lambda: clock_jumps(graph, second))
+    note('high_rate', lambda: high_rate(graph, first))
+    note('shutdown', lambda: shutdown(graph, first))
+    note('kills', lambda: kills(graph, robots, count))
+    for robot in robots:
+        for node in list(robot.processes):
+            robot.end(node, signal.SIGTERM)
 
 
 if __name__ == '__main__':

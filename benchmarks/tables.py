@@ -191,8 +191,9 @@ def faults() -> str:
         return UNMEASURED
     result = read('faults')
     rows = {f'{fault}: {name.replace("_", " ")}': [str(value)] for fault, found in result.items()
-            if isinstance(found, dict) for name, value in found.items() if name not in ('took_s', 'it_says')}
-    return '\n\n'.join([markdown('fault', ['counted'], rows), origin(result)])
+            for name, value in found.items() if name not in (
+                'took_s', 'it_says', 'command', 'commit', 'torch', 'hardware')}
+    return '\n\n'.join([markdown('fault', ['counted'], rows), *dict.fromkeys(origin(f) for f in result.values())])
 
 
 def costs() -> str:
