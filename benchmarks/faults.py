@@ -402,7 +402,7 @@ def disk(graph: Graph, folder: Path) -> dict[str, Any]:
     other.start('adaptation')
     found['status_of_a_start_without_versions'] = other.processes.pop('adaptation').wait(START_S)
     found['it_says'] = next((line for line in reversed(other.log.read_text(errors='replace').splitlines())
-                             if 'failed' in line), '')[-160:]
+                             if 'failed' in line), '').split(': ', 1)[-1].replace(str(graph.folder), 'FOLDER')
     subprocess.run(['mount', '-o', 'remount,rw', str(folder)], check=True)
     graph.until(learning(robot), 'a version once the disk is writable')
     found |= {'went_on_from_disk': robot.published[-1] > version, 'unverified': robot.unverified}

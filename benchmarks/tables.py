@@ -190,7 +190,12 @@ def faults() -> str:
     if not (RESULTS / 'faults.json').is_file():
         return UNMEASURED
     result = read('faults')
-    rows = {f'{fault}: {name.replace("_", " ")}': [str(value)] for fault, found in result.items()
+    def shown(value: Any) -> str:
+        if isinstance(value, dict):
+            return ', '.join(f'{k} {v}' for k, v in value.items())
+        return {True: 'yes', False: 'no'}[value] if isinstance(value, bool) else str(value)
+
+    rows = {f'{fault}: {name}'.replace('_', ' '): [shown(value)] for fault, found in result.items()
             for name, value in found.items() if name not in (
                 'took_s', 'it_says', 'command', 'commit', 'torch', 'hardware')}
     return '\n\n'.join([markdown('fault', ['counted'], rows), *dict.fromkeys(origin(f) for f in result.values())])
