@@ -15,7 +15,6 @@ import os
 import platform
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +39,7 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from sim2real_da.data.bop import BopDataset
+from sim2real_da.evaluation.provenance import COMMIT
 from sim2real_da.evaluation.report import METRICS, Overlay, write_overlays, write_report
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.nodes import messages
@@ -47,7 +47,7 @@ from sim2real_da.nodes.camera import split
 from sim2real_da.nodes.evaluator import scored_objects
 from sim2real_da.nodes.matching import StampMatcher
 from sim2real_da.nodes.runner import NodeDied, NodeSpec, Runner, graph_environment
-from sim2real_da.resources import PACKAGE, weights_file
+from sim2real_da.resources import weights_file
 from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel
 from sim2real_da.simulation.objects import cache_folder
 
@@ -406,7 +406,7 @@ class Demo:
             'recipe': self.options.recipe, 'data': self.data.name if self.data else 'surrogate',
             'seed': self.options.seed, 'seconds': round(time.monotonic() - self.begin, 1),
             'command': ' '.join([Path(sys.executable).name, '-m', 'sim2real_da.nodes.demo', *sys.argv[1:]]),
-            'commit': _commit(), 'hardware': _hardware(self.device),
+            'commit': COMMIT, 'hardware': _hardware(self.device),
         }
         (self.out / 'summary.json').write_text(json.dumps(summary, indent=1), encoding='utf-8')
         shutil.copy(self.out / 'history_adapted.json', self.out / 'history.json')
@@ -436,14 +436,6 @@ class Demo:
 def _reliable(topic: str) -> dict[str, object]:
     """Every image counts here; a robot's nodes take what arrives."""
     return {f'qos_overrides./{topic}.subscription.reliability': 'reliable'}
-
-
-def _commit() -> str:
-    if not (PACKAGE.parent / '.git').exists():
-        return 'unknown'
-    done = subprocess.run(['git', '-C', str(PACKAGE.parent), 'rev-parse', 'HEAD'], capture_output=True, text=True,
-                          check=False)
-    return done.stdout.strip() or 'unknown'
 
 
 def _hardware(device: str) -> str:

@@ -132,13 +132,6 @@ class Cycada(Objective):
         """Return the generator that makes target pictures, where there is a pixel stage."""
         return self.pair.to_target if self.pixel else None
 
-    @torch.no_grad()
-    def translate(self, images: Tensor) -> Tensor:
-        """Return source pictures ``(B, 3, H, W)`` in [0, 1] with the target's look."""
-        if not self.pixel:
-            raise ValueError('cycada: no generator translates pictures with pixel: false')
-        return self.pair.to_target(images)  # type: ignore[no-any-return]
-
     def metrics(self) -> dict[str, float]:
         """Return how often the discriminators are right, and the source network's cross entropy."""
         return dict(self._metrics)

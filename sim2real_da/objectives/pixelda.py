@@ -216,12 +216,6 @@ class PixelDa(Objective):
         """Return the generator."""
         return self.generator
 
-    @torch.no_grad()
-    def translate(self, images: Tensor) -> Tensor:
-        """Return adapted pictures ``(B, 3, H, W)`` in [0, 1] to look at, each by its own noise."""
-        with held_still(self.generator):
-            return self.generator(images)  # type: ignore[no-any-return]
-
     def metrics(self) -> dict[str, float]:
         """Return the discriminator's accuracy; 0.5 means that it cannot tell made from real pictures."""
         return dict(self._metrics)

@@ -194,7 +194,8 @@ class AdaptationSession:
         self._gate.tolerance = self.tolerance
         candidate = self._learner.candidate()
         with self._lock:
-            camera = self.buffer.sample(FRAMES, self._rng) if self.evidence and len(self.buffer) else []
+            count = min(FRAMES, len(self.buffer)) if self.evidence else 0
+            camera = self.buffer.sample(count, self._rng) if count else []
         decision = self._gate.decide(candidate, self.running, self.source, camera)
         promotion: Promotion | None = None
         try:
