@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from sim2real_da.evaluation.evidence import Places
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.weights_file import read_manifest
-from sim2real_da.online import camera_evidence
+from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.gate import Gate, _Score
 from sim2real_da.online.learner import Learner
@@ -603,6 +605,19 @@ def test_a_session_is_done_after_its_time(bundle, tmp_path):
     assert adaptation.state == 'done' and adaptation.work() is None and adaptation.step == 1
     adaptation.max_seconds = 0.0
     assert adaptation.state == 'adapting'
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='glibc keeps what is freed, others do not')
+def test_freed_memory_goes_back_to_the_system():
+    def resident() -> int:
+        return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGESIZE')
+
+    blocks = [bytes(100_000) for _ in range(1000)]  # too small for mappings of their own
+    last = bytes(100_000)  # at the end of the heap: what lies before it cannot go by itself
+    full = resident()
+    del blocks
+    memory.release()
+    assert full - resident() > 80e6 and len(last) == 100_000
 
 
 def test_gate_and_tolerance_follow_while_a_session_runs(bundle, tmp_path):

@@ -22,7 +22,7 @@ import numpy as np
 
 from sim2real_da.data import rare_classes
 from sim2real_da.networks.bundle import Bundle, WeightsError
-from sim2real_da.online import camera_evidence
+from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.camera_evidence import FRAMES
 from sim2real_da.online.gate import Decision, Gate
@@ -221,6 +221,7 @@ class AdaptationSession:
         self.promotions += decision.promote
         self.rejections += not decision.promote
         self._log(decision, promotion)
+        memory.release()
         return promotion
 
     def _begin_again(self) -> str:
