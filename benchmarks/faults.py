@@ -35,6 +35,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
+from soak import memory_mb
 from std_msgs.msg import UInt8MultiArray
 from vision_msgs.msg import Detection2DArray
 
@@ -141,11 +142,6 @@ class Robot:
             except WeightsError as error:
                 found.append(str(error))
         return found
-
-    def memory_mb(self, node: str) -> float:
-        """Return the resident memory of a node."""
-        pages = int(Path(f'/proc/{self.processes[node].pid}/statm').read_text(encoding='ascii').split()[1])
-        return pages * os.sysconf('SC_PAGESIZE') / 2**20
 
 
 class Graph:
@@ -315,7 +311,7 @@ def high_rate(graph: Graph, robot: Robot, seconds: float = 20.0, rate: float = 3
     """Pictures at ten times a camera's 30 a second."""
     others, graph.robots = graph.robots, [robot]
     graph.spin(3.0)
-    memory = {node: robot.memory_mb(node) for node in NODES}
+    memory = {node: memory_mb(robot.processes[node].pid) for node in NODES}
     begin, first, answers = time.monotonic(), graph.stamp, len(robot.answers)
     due = begin
     while (now := time.monotonic()) < begin + seconds:
@@ -333,7 +329,7 @@ def high_rate(graph: Graph, robot: Robot, seconds: float = 20.0, rate: float = 3
         graph.spin(0.02)
     found = {'sent_a_second': round(sent / seconds, 1), 'answered_a_second': round(
         (len(robot.answers) - answers) / seconds, 1), 'newest_answered': last in robot.answers,
-        'rss_growth_mb': {node: round(robot.memory_mb(node) - memory[node], 1) for node in NODES}}
+        'rss_growth_mb': {node: round(memory_mb(robot.processes[node].pid) - memory[node], 1) for node in NODES}}
     graph.robots = others
     return found
 

@@ -27,12 +27,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from online_adaptation import score
 from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset
-from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.estimator import Estimator
 from sim2real_da.online.session import AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
@@ -47,7 +46,6 @@ Look = Callable[[Image, float, np.random.Generator], Image]
 SIZE = (320, 240)
 STREAM, SCORED, SIMULATED = 96, 60, 224  # frames drawn: camera, scoring, simulation
 STREAM_SEED, SCORED_SEED, SIMULATED_SEED = 9101, 9102, 9103  # no seed of another benchmark
-MINIMUM_SCORE = 0.05
 
 
 # --- what a camera can go through ----------------------------------------
@@ -167,16 +165,14 @@ class Scoring:
         key = (look.__name__, bundle.version)
         if key not in self._kept:
             rng = np.random.default_rng(0)
-            estimator = Estimator(bundle, score_threshold=MINIMUM_SCORE)
-            found = [estimator.estimate(look(f.frame.image, 1.0, rng), f.frame.intrinsics) for f in self.frames]
-            self._kept[key] = 100 * evaluate([f.labels for f in self.frames], found, bundle.objects,
-                                             [f.frame.intrinsics for f in self.frames])['ap50']
+            seen = [replace(f, frame=replace(f.frame, image=look(f.frame.image, 1.0, rng))) for f in self.frames]
+            self._kept[key] = 100 * score(bundle, seen, 'cpu')['ap50']
         return self._kept[key]
 
 
-def memory_mb() -> float:
-    """Return the resident memory of this process."""
-    pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[1])
+def memory_mb(process: int | str = 'self') -> float:
+    """Return the resident memory of a process, this one by default."""
+    pages = int(Path(f'/proc/{process}/statm').read_text(encoding='ascii').split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
