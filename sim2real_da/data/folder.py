@@ -16,6 +16,22 @@ from sim2real_da.samples import LabelledFrame
 LOG = logging.getLogger(__name__)
 
 
+def labelled_set(folder: Path, split: str, classes: Collection[str]) -> BopDataset:
+    """Return a BOP data set that has labels, all of classes that the model knows.
+
+    :raises FileNotFoundError: when there is no such set
+    :raises ValueError: when it has no ground truth, or shows other classes
+    """
+    dataset = BopDataset(folder, split)
+    if not dataset.has_ground_truth:
+        raise ValueError(f'{folder}: no ground truth (scene_gt.json); expected labelled frames, such as '
+                         'a set written by sim2real_da render')
+    if unknown := dataset.classes() - set(classes):
+        raise ValueError(f'{folder}: shows {", ".join(sorted(unknown))}, which the model does not know; it knows '
+                         f'{", ".join(classes)}. Take frames of its objects, or weights trained on these')
+    return dataset
+
+
 class RenderedFrames:
     """Frames of a set written by ``sim2real_da render``, in an order given by the seed.
 
@@ -26,12 +42,7 @@ class RenderedFrames:
     """
 
     def __init__(self, folder: Path, classes: Collection[str], holdout: int, seed: int = 0) -> None:
-        self._dataset = BopDataset(folder, 'train')
-        if not self._dataset.has_ground_truth:
-            raise ValueError(f'{folder}: no ground truth (scene_gt.json); expected a set written by sim2real_da render')
-        if unknown := self._dataset.classes() - set(classes):
-            raise ValueError(f'{folder}: shows {", ".join(sorted(unknown))}, which the model does not know; it knows '
-                             f'{", ".join(classes)}. Render its objects, or take weights trained on these')
+        self._dataset = labelled_set(folder, 'train', classes)
         scenes = self._dataset.scenes()
         count = len(scenes)
         apart: list[int] = []

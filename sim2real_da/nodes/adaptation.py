@@ -26,8 +26,7 @@ from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
-from sim2real_da.data.bop import BopDataset
-from sim2real_da.data.folder import RenderedFrames
+from sim2real_da.data.folder import RenderedFrames, labelled_set
 from sim2real_da.networks.bundle import Bundle, write_atomically
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.matching import StampMatcher
@@ -182,12 +181,10 @@ class Adaptation(ManagedNode):
         folder = self.get('labelled_folder')
         if not folder:
             return []
-        dataset = BopDataset(Path(folder).expanduser())
-        if not dataset.has_ground_truth:
-            raise ValueError(f'labelled_folder {folder}: no ground truth (scene_gt.json)')
-        if unknown := dataset.classes() - set(classes):
-            raise ValueError(f'labelled_folder {folder}: shows {", ".join(sorted(unknown))}, which the model does not '
-                             f'know; it knows {", ".join(classes)}')
+        try:
+            dataset = labelled_set(Path(folder).expanduser(), 'test', classes)
+        except (ValueError, OSError) as error:
+            raise ValueError(f'labelled_folder {error}') from error
         frames = [dataset.frame(frame_id) for frame_id in dataset.ids()]
         self.get_logger().info(f'{folder}: the gate decides by {len(frames)} labelled camera frames')
         return frames
