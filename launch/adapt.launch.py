@@ -47,6 +47,8 @@ OVERRIDES = {
     'weights': (('perception', 'adaptation'), 'source model: a safetensors file, or the name of a shipped one'),
     'device': (('perception', 'adaptation'), 'torch device: cpu, cuda, cuda:0'),
     'compressed': (('perception', 'adaptation'), 'true: listen to the compressed camera topic'),
+    'rectified': (('perception', 'adaptation', 'simulator'), 'true: the camera\'s pictures are rectified'),
+    'cameras': (('adaptation',), 'cameras to learn from, by spaces; perception answers real/image'),
     'source': (('adaptation',), 'labelled simulation: topics, or folder (no simulator is started then)'),
     'source_folder': (('adaptation',), 'a set written by sim2real_da render, for source:=folder'),
     'recipe': (('adaptation',), 'how to adapt: name in config/recipes, or a file'),
@@ -54,7 +56,7 @@ OVERRIDES = {
     'objects': (('simulator',), 'objects of the embedded simulator: tools, or a BOP folder'),
     'autostart': (('perception', 'adaptation', 'simulator'), 'false: leave the nodes to a lifecycle manager'),
 }
-SWITCHES = ('compressed', 'autostart')
+SWITCHES = ('compressed', 'rectified', 'autostart')
 CHOICES = {**dict.fromkeys(SWITCHES, ['', 'true', 'false']), 'source': ['', 'topics', 'folder']}
 
 

@@ -8,6 +8,7 @@ Camera frames are optical: x right, y down, z forward (REP-103).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import cv2
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sim2real_da.samples import Intrinsics, Pose
 
 Array = NDArray[np.float64]
+PLAIN_LENS = 1e9  # tangent of the widest angle of a lens whose formula holds everywhere
 
 
 def canonical_quaternion(quaternion: ArrayLike) -> Array:
@@ -106,13 +108,34 @@ def transform_points(points: ArrayLike, pose: Pose) -> Array:
 
 
 def project(points: ArrayLike, intrinsics: Intrinsics) -> Array:
-    """Project camera-frame points ``(N, 3)`` metres to pixels ``(N, 2)``, distortion included.
+    """Project camera-frame points ``(N, 3)`` metres to pixels ``(N, 2)``, through the camera's lens.
 
-    Points behind the camera give NaN.
+    NaN behind the camera, and beyond the angle up to which the lens formula holds: a polynomial turns back
+    somewhere, and would show there once more what is far outside of the picture.
     """
     p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
-    pixels, _ = cv2.projectPoints(
-        p, np.zeros(3), np.zeros(3), intrinsics.matrix(), np.asarray(intrinsics.distortion, dtype=np.float64))
+    if not len(p):
+        return np.zeros((0, 2))
+    model = cv2.fisheye if intrinsics.fisheye else cv2
+    pixels, _ = model.projectPoints(
+        p[:, None], np.zeros(3), np.zeros(3), intrinsics.matrix(), np.asarray(intrinsics.distortion, dtype=np.float64))
     pixels = pixels.reshape(-1, 2)
-    pixels[p[:, 2] <= 0] = np.nan
+    slope = np.hypot(p[:, 0], p[:, 1])
+    pixels[(p[:, 2] <= 0) | (slope > _widest(intrinsics.distortion, intrinsics.fisheye) * p[:, 2])] = np.nan
     return np.asarray(pixels)
+
+
+@lru_cache(maxsize=16)
+def _widest(distortion: tuple[float, ...], fisheye: bool) -> float:
+    """Return the tangent of the angle from the axis up to which a lens moves points outwards as the angle grows."""
+    if not any(distortion):
+        return PLAIN_LENS
+    angle = np.linspace(0, np.radians(89.5), 5000)
+    if fisheye:
+        image = angle * np.polyval([*distortion[::-1], 1.0], angle**2)
+    else:
+        k1, k2, _, _, k3, k4, k5, k6 = (*distortion, *[0.0] * 8)[:8]
+        square = np.tan(angle) ** 2
+        image = np.tan(angle) * np.polyval([k3, k2, k1, 1.0], square) / np.polyval([k6, k5, k4, 1.0], square)
+    turns = np.flatnonzero(np.diff(image) <= 0)
+    return float(np.tan(angle[turns[0]])) if len(turns) else PLAIN_LENS

@@ -25,12 +25,16 @@ from sim2real_da.geometry import canonical_quaternion, matrix_from_quaternion
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Pinhole camera with optional ``plumb_bob`` / ``rational_polynomial`` distortion (OpenCV's order).
+    """Camera: pinhole, or with a lens that is not one.
 
     :param width: image width in pixels the other numbers belong to
     :param fx: focal length in pixels
     :param cx: principal point in pixels
-    :raises ValueError: for a size below one pixel, a non-finite number or a focal length that is not positive
+    :param distortion: in OpenCV's order: 4 or 5 (``plumb_bob``), 8 or 12 (``rational_polynomial``, with thin prism), or
+        the 4 of a fisheye lens
+    :param fisheye: the distortion is of OpenCV's fisheye model (ROS: ``equidistant``)
+    :raises ValueError: for a size below one pixel, a non-finite number, a focal length that is not positive or another
+        count of coefficients
     """
 
     width: int
@@ -40,6 +44,7 @@ class Intrinsics:
     cx: float
     cy: float
     distortion: tuple[float, ...] = ()
+    fisheye: bool = False
 
     def __post_init__(self) -> None:
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
@@ -49,6 +54,15 @@ class Intrinsics:
             raise ValueError(f'intrinsics: expected finite numbers, got fx fy cx cy distortion = {numbers}')
         if self.fx <= 0 or self.fy <= 0:
             raise ValueError(f'intrinsics: expected positive focal lengths, got fx={self.fx} fy={self.fy}')
+        lengths = (4,) if self.fisheye else (0, 4, 5, 8, 12)
+        if len(self.distortion) not in lengths:
+            raise ValueError(f'intrinsics: {len(self.distortion)} coefficients of distortion, expected '
+                             f'{" or ".join(map(str, lengths))}' + ' of a fisheye' * self.fisheye)
+
+    @property
+    def pinhole(self) -> bool:
+        """Whether straight lines are straight in the picture."""
+        return not self.fisheye and not any(self.distortion)
 
     def matrix(self) -> NDArray[np.float64]:
         """Return K, ``(3, 3)``."""
@@ -59,7 +73,7 @@ class Intrinsics:
         sx, sy = width / self.width, height / self.height
         return Intrinsics(
             width, height, self.fx * sx, self.fy * sy,
-            (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5, self.distortion,
+            (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5, self.distortion, self.fisheye,
         )
 
 

@@ -18,14 +18,14 @@ from sim2real_da.networks.batches import PoseBatcher
 from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.direct_pose import DirectOutput, DirectPoseNetwork, crop_pose, pose_of, rotation_from_6d
 from sim2real_da.networks.pose import DirectTargets, PoseTargets, build_pose_network, combined, mean_pose
-from sim2real_da.samples import Intrinsics, Pose
+from sim2real_da.samples import Pose
 
 POSE = Pose(Rotation.from_euler('xyz', [200, 20, 40], degrees=True).as_quat(), np.array([0.12, -0.07, 0.6]))
 SURE = np.log([0.01, 0.02, 0.05])  # centre in crop sides, size, rotation in radians
 
 
-def cut_around(model, pose, turn=0.0, camera=CAMERA):
-    pixels = project(transform_points(model.points, pose), camera)
+def cut_around(model, pose, turn=0.0):
+    pixels = project(transform_points(model.points, pose), CAMERA)
     return crop_transform(np.concatenate([pixels.min(axis=0), pixels.max(axis=0)]), 64, turn)
 
 
@@ -42,18 +42,6 @@ def test_the_pose_comes_back_from_what_the_crop_shows(turn):
     back, _ = pose_of(rotation, centre, float(size), SURE, transform, model, CAMERA, 64)
     angle, position = angle_and_position(back, POSE, model)
     assert angle < 1e-4 and position < 1e-6
-
-
-def test_lens_distortion_is_taken_out():
-    camera = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5, (0.2, -0.1, 0.001, 0.002, 0.0))
-    model = box_model('box')
-    transform = cut_around(model, POSE, camera=camera)
-    rotation, _, size = (a[0] for a in shown(model, POSE, transform))
-    middle = project(transform_points(np.zeros((1, 3)), POSE), camera)[0]  # where the distorted picture shows it
-    centre = (transform[:, :2] @ middle + transform[:, 2] - 31.5) / 64
-    back, _ = pose_of(rotation, centre, float(size), SURE, transform, model, camera, 64)
-    angle, position = angle_and_position(back, POSE, model)
-    assert angle < 1e-3 and position < 1e-4
 
 
 def test_an_object_that_keeps_its_look_keeps_its_allocentric_rotation():

@@ -39,7 +39,9 @@ def test_topics_are_those_of_the_nodes(tables: ModuleType) -> None:
     def source(*nodes: str) -> str:
         return ''.join((REPO / 'sim2real_da' / 'nodes' / f'{node}.py').read_text() for node in nodes)
 
-    for topic, _ in tables.INPUTS.values():
+    inputs = {topic for topic, _ in tables.INPUTS.values()}
+    assert {'real/image', 'real/camera_info'} < inputs  # CameraInput puts them together
+    for topic in inputs - {'real/image', 'real/camera_info'}:
         assert f"'{topic}'" in source('perception', 'adaptation', 'simulator'), f'no node has {topic}'
     for topic, _ in tables.PERCEPTION_OUTPUTS.values():
         assert f"'{topic}'" in source('perception'), f'perception does not publish {topic}'

@@ -17,6 +17,7 @@ pytest.importorskip('vision_msgs', reason='needs vision_msgs (make setup generat
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from vision_msgs.msg import Detection2DArray, Detection3DArray  # noqa: E402
 
+from sim2real_da.geometry import project  # noqa: E402
 from sim2real_da.nodes import messages  # noqa: E402
 from sim2real_da.nodes.messages import MessageError  # noqa: E402
 from sim2real_da.samples import (  # noqa: E402
@@ -150,13 +151,46 @@ def test_camera_info_region_and_binning() -> None:
     assert (found.cx, found.cy) == (11.5, 9.5)
 
 
+def test_camera_info_of_a_fisheye() -> None:
+    for coefficients in ((0.1, 0.01, 0.0, 0.2), (0.0,) * 4):  # without coefficients a fisheye is no pinhole yet
+        round_lens = Intrinsics(64, 48, 50.0, 51.0, 30.0, 20.0, coefficients, True)
+        assert messages.read_camera_info(messages.camera_info_message(round_lens, HEAD), 't') == round_lens
+
+
+def test_camera_info_of_rectified_pictures() -> None:
+    message = info(d=[0.1] * 5, p=[40.0, 0, 30, -4, 0, 41, 20, 0, 0, 0, 1, 0], binning_x=2)
+    message.roi.x_offset, message.roi.width, message.roi.height = 8, 40, 48
+    found = messages.read_camera_info(message, 't', (20, 48), rectified=True)
+    assert found == Intrinsics(20, 48, 20.0, 41.0, (30 - 8 + 0.5) / 2 - 0.5, 20.0)
+    with pytest.raises(MessageError, match='all-zero P means an uncalibrated camera'):
+        messages.read_camera_info(info(p=[0.0] * 12), 't', rectified=True)
+
+
+@pytest.mark.parametrize('lens', [(), (-0.28, 0.09, 0.001, -0.002, 0.01)])
+def test_cropped_binned_and_resized_pictures_show_points_where_opencv_says(lens: tuple[float, ...]) -> None:
+    full = Intrinsics(640, 480, 420.0, 430.0, 322.0, 236.0, lens)
+    point = np.array([[0.12, -0.07, 0.9]])
+    seen, _ = cv2.projectPoints(point, np.zeros(3), np.zeros(3), full.matrix(), np.array(lens))
+    x, y = seen[0, 0]
+    message = messages.camera_info_message(full, HEAD)
+    message.roi.x_offset, message.roi.y_offset, message.roi.width, message.roi.height = 100, 60, 400, 300
+    message.binning_x, message.binning_y = 2, 3
+    found = messages.read_camera_info(message, 't', (200, 100))
+    # means of 2 x 3 pixels: the first one's middle is at full-picture pixel (100.5, 61)
+    np.testing.assert_allclose(project(point, found), [[(x - 100.5) / 2, (y - 61) / 3]], atol=1e-9)
+    half = full.scaled(320, 240)  # a resized stream brings a camera_info of its own size
+    assert messages.read_camera_info(messages.camera_info_message(half, HEAD), 't', (320, 240)) == half
+    np.testing.assert_allclose(project(point, half), [[(x - 0.5) / 2, (y - 0.5) / 2]], atol=1e-9)
+
+
 @pytest.mark.parametrize('change, says', [
     ({'k': [50.0, 0, math.nan, 0, 50, 23.5, 0, 0, 1]}, 'not finite'),
     ({'d': [math.nan] * 5}, 'not finite'),
     ({'k': [0.0] * 9}, 'uncalibrated'),
     ({'width': 0}, 'expected at least 1x1'),
     ({'width': 128}, 'describes images of 128x48 but the image is 64x48'),
-    ({'distortion_model': 'equidistant', 'd': [0.1] * 4}, "'equidistant'"),
+    ({'distortion_model': 'equidistant', 'd': []}, "'equidistant' with 0"),
+    ({'distortion_model': 'fov', 'd': [0.9]}, "'fov'"),
     ({'d': [0.1] * 3}, '3 coefficients'),
 ])
 def test_malformed_camera_info_is_named(change: dict[str, object], says: str) -> None:

@@ -169,17 +169,17 @@ def solve_pose(
     linear_inverse = np.linalg.inv(transform[:, :2])
     pixels = (crop_pixels - transform[:, 2]) @ linear_inverse.T
     points = coordinates[:, seen].T.astype(np.float64) * (model.size / 2) + model.minimum + model.size / 2
-    camera, distortion = intrinsics.matrix(), np.asarray(intrinsics.distortion, dtype=np.float64)
+    camera = intrinsics.matrix()
     cell = 2 * float(np.sqrt(abs(np.linalg.det(linear_inverse))))  # image pixels per cell of the map
     cv2.setRNGSeed(0)
     try:
         ok, rvec, tvec, inliers = cv2.solvePnPRansac(
-            points, pixels, camera, distortion, iterationsCount=60, reprojectionError=1.5 * cell, confidence=0.999,
+            points, pixels, camera, None, iterationsCount=60, reprojectionError=1.5 * cell, confidence=0.999,
             flags=cv2.SOLVEPNP_EPNP)
         if not ok or inliers is None or len(inliers) < max(8, LEAST_INLIERS * len(points)):
             return None
         inliers = inliers[:, 0]
-        rvec, tvec = cv2.solvePnPRefineLM(points[inliers], pixels[inliers], camera, distortion, rvec, tvec)
+        rvec, tvec = cv2.solvePnPRefineLM(points[inliers], pixels[inliers], camera, None, rvec, tvec)
     except cv2.error:  # degenerate point sets (all cells on one line) make OpenCV's solvers raise
         return None
     translation = tvec[:, 0]
@@ -193,7 +193,7 @@ def solve_pose(
     # OpenCV differentiates by the rotation vector, which is no rotation about fixed axes, but at zero it is one: the
     # points are turned beforehand.
     turned = points[inliers] @ rotation.T
-    projected, jacobian = cv2.projectPoints(turned, np.zeros(3), tvec, camera, distortion)
+    projected, jacobian = cv2.projectPoints(turned, np.zeros(3), tvec, camera, None)
     residual = (projected[:, 0] - pixels[inliers]).ravel()
     jacobian = jacobian[:, :6]  # derivatives by rotation, then translation
     information = jacobian.T @ jacobian

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -214,7 +213,7 @@ def pose_of(rotation: NDArray[np.float64], centre: NDArray[np.float64], log_size
     """Turn what the network says about one crop into pose and covariance; inverse of :func:`crop_pose`.
 
     The covariance follows from the three variances: of the middle across and along its ray, and of the rotation, which
-    turns the CAD frame's origin about the middle. Lens distortion is taken out at the middle of the object.
+    turns the CAD frame's origin about the middle. The camera is a pinhole (:mod:`sim2real_da.rectification`).
 
     :returns: None where the network itself does not trust the rotation, or the object would not lie in its crop
     """
@@ -224,8 +223,6 @@ def pose_of(rotation: NDArray[np.float64], centre: NDArray[np.float64], log_size
     camera = intrinsics.matrix()
     scale = float(np.sqrt(np.linalg.det(transform[:, :2])))
     pixel = np.linalg.inv(transform[:, :2]) @ (centre * size + (size - 1) / 2 - transform[:, 2])
-    if intrinsics.distortion:
-        pixel = cv2.undistortPoints(pixel[None, None], camera, np.asarray(intrinsics.distortion), P=camera)[0, 0]
     depth = camera[0, 0] * model.diameter * scale / (np.exp(log_size) * size)
     place = depth * np.linalg.inv(camera) @ np.array([pixel[0], pixel[1], 1.0])
     turn = np.eye(3)

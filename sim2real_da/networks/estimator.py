@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.pose import VIEWS, PoseNetwork, PoseOutput, Solved, combined, scaled_covariance
+from sim2real_da.rectification import original_box, pinhole, straightened
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel
 
 # A weaker detection is reported (average precision needs it) but not posed: perspective-n-point is most of the time of
@@ -71,9 +73,14 @@ class Estimator:
             self.bundle = bundle
 
     def estimate(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
-        """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; without a trusted pose one has none."""
+        """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; without a trusted pose one has none.
+
+        A picture through a lens is straightened first; boxes are pixels of the image as it came.
+        """
+        straight = image if intrinsics.pinhole else straightened(image, intrinsics)
         with self._lock:
-            return self._estimate(self.bundle, image, intrinsics)
+            found = self._estimate(self.bundle, straight, pinhole(intrinsics))
+        return found if intrinsics.pinhole else [replace(d, box=original_box(d.box, intrinsics)) for d in found]
 
     @torch.inference_mode()
     def _estimate(self, bundle: Bundle, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:

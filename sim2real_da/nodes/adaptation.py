@@ -29,6 +29,7 @@ from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 from sim2real_da.data.folder import RenderedFrames, labelled_set
 from sim2real_da.networks.bundle import Bundle, write_atomically
 from sim2real_da.nodes import messages
+from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.matching import StampMatcher
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
@@ -77,7 +78,9 @@ class Adaptation(ManagedNode):
         Parameter('nice', 10, 'how much the learner yields to other processes', 0, 19),
         Parameter('batch_source', 0, 'simulated frames in one step; 0: as the recipe says', 0, 256),
         Parameter('batch_target', 0, 'real frames in one step; 0: as the recipe says', 0, 256),
-        Parameter('compressed', False, 'subscribe real/image/compressed instead of real/image'),
+        Parameter('cameras', 'real', 'cameras to learn from, by spaces: <name>/image and <name>/camera_info of each'),
+        COMPRESSED,
+        RECTIFIED,
     )
 
     def __init__(self, **options: Any) -> None:
@@ -85,6 +88,11 @@ class Adaptation(ManagedNode):
         self._worker: threading.Thread | None = None
         self._feeder: threading.Thread | None = None
         self._session: AdaptationSession | None = None
+
+    def check_parameter(self, name: str, value: Any) -> None:
+        """Refuse a list of cameras that is empty or names one twice."""
+        if name == 'cameras' and len(value.split()) != max(len(set(value.split())), 1):
+            raise ValueError('expected the names of one or more cameras, each once')
 
     # --- life ----------------------------------------
 
@@ -117,17 +125,14 @@ class Adaptation(ManagedNode):
         self._metrics: dict[str, float] = {}
         self._unknown: Counter[str] = Counter()
         self._label_map: list[str] | None = None
-        self._camera_info: CameraInfo | None = None
         self._matcher = StampMatcher(REQUIRED)
 
         self._weights = self.publish_on(UInt8MultiArray, '~/weights', latched=True)
         self._status = self.publish_on(DiagnosticStatus, '~/status', latched=True)
         if self._rendered is None:
             self._listen_to_simulator()
-        self._image_topic = 'real/image/compressed' if self.get('compressed') else 'real/image'
-        self.listen_to(CompressedImage if self.get('compressed') else Image, self._image_topic, self._take_real, 1,
-                       sensor=True, watched=True)
-        self.listen_to(CameraInfo, 'real/camera_info', self._remember_camera, 1, sensor=True, watched=True)
+        for prefix in self.get('cameras').split():
+            self._camera_input(prefix)
         self.every(1.0, self._tick)
         for name, order in (('pause', self._pause), ('resume', self._resume), ('hold', self._hold),
                             ('release', self._release), ('save', self._save), ('rollback', self._rollback),
@@ -254,19 +259,12 @@ class Adaptation(ManagedNode):
 
     # --- camera ----------------------------------------
 
-    def _remember_camera(self, message: CameraInfo) -> None:
-        messages.read_camera_info(message, 'real/camera_info')
-        self._camera_info = message
+    def _camera_input(self, prefix: str) -> None:
+        def take(message: Image | CompressedImage) -> None:
+            assert self._session is not None
+            self._session.add_target(camera.frame(message))
 
-    def _take_real(self, message: Image | CompressedImage) -> None:
-        assert self._session is not None
-        if self._camera_info is None:
-            raise MessageError(f'{self._image_topic}: no usable message on real/camera_info yet')
-        image = messages.read_any_image(message, self._image_topic)
-        intrinsics = messages.read_camera_info(
-            self._camera_info, 'real/camera_info', (image.shape[1], image.shape[0]))
-        self._session.add_target(
-            Frame(image, intrinsics, messages.nanoseconds(message.header.stamp), message.header.frame_id))
+        camera = CameraInput(self, prefix, take)
 
     # --- learning ----------------------------------------
 

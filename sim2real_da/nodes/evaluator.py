@@ -23,6 +23,7 @@ from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.nodes import messages
+from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED
 from sim2real_da.nodes.matching import StampMatcher
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
@@ -46,7 +47,8 @@ class Evaluator(ManagedNode):
         Parameter('objects', 'tools', 'tools, or a BOP folder with the objects\' models', path=True),
         Parameter('frames', 40, 'different frames to score before the report', 1, 100_000, live=True),
         Parameter('pause_adaptation', True, 'pause learning while scoring (services adaptation/pause and resume)'),
-        Parameter('compressed', False, 'subscribe real/image/compressed instead of real/image'),
+        COMPRESSED,
+        RECTIFIED,
     )
 
     def __init__(self, **options: Any) -> None:
@@ -118,7 +120,7 @@ class Evaluator(ManagedNode):
     # --- messages ----------------------------------------
 
     def _note_camera(self, message: CameraInfo) -> None:
-        self._intrinsics = messages.read_camera_info(message, 'real/camera_info')
+        self._intrinsics = messages.read_camera_info(message, 'real/camera_info', rectified=self.get('rectified'))
 
     def _note_image(self, message: Image | CompressedImage) -> None:
         if not self._scoring:

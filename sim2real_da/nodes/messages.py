@@ -199,34 +199,43 @@ def compressed_message(image: NDArray[np.uint8], head: Header, quality: int = 90
 
 # --- camera ----------------------------------------
 
-def read_camera_info(message: CameraInfo, topic: str, size: tuple[int, int] | None = None) -> Intrinsics:
+# ROS name of a distortion model: possible counts of coefficients
+LENSES: dict[str, tuple[int, ...]] = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12), 'equidistant': (4,)}
+
+
+def read_camera_info(message: CameraInfo, topic: str, size: tuple[int, int] | None = None,
+                     rectified: bool = False) -> Intrinsics:
     """Return the intrinsics of the pictures this camera_info goes with, region of interest and binning applied.
 
     :param size: width and height of the picture at hand; None to skip the comparison
-    :raises MessageError: an uncalibrated camera (K all zero), NaN, a distortion model this package cannot project with,
+    :param rectified: the pictures are rectified: P describes them and there is no distortion; else K and D do
+    :raises MessageError: an uncalibrated camera (K or P all zero), NaN, a distortion model this package does not know,
         a region outside the image, or another size than the picture's
     """
-    k = np.asarray(message.k, np.float64)
-    d = tuple(float(v) for v in message.d)
+    name = 'P' if rectified else 'K'
+    k = np.asarray(message.p, np.float64).reshape(3, 4)[:, :3] if rectified else np.reshape(message.k, (3, 3))
+    d = () if rectified else tuple(float(v) for v in message.d)
     if not (np.all(np.isfinite(k)) and np.all(np.isfinite(d))):
-        raise MessageError(f'{topic}: K or D is not finite (K = {k.tolist()}, D = {list(d)}); calibrate the camera')
-    if k[0] <= 0 or k[4] <= 0:
-        raise MessageError(f'{topic}: focal lengths fx = {k[0]:g}, fy = {k[4]:g}, expected positive ones; '
-                           f'an all-zero K means an uncalibrated camera')
+        raise MessageError(f'{topic}: {name} or D is not finite ({name} = {k.tolist()}, D = {list(d)}); '
+                           f'calibrate the camera')
+    if k[0, 0] <= 0 or k[1, 1] <= 0:
+        raise MessageError(f'{topic}: focal lengths fx = {k[0, 0]:g}, fy = {k[1, 1]:g} in {name}, expected positive '
+                           f'ones; an all-zero {name} means an uncalibrated camera')
     if message.width < 1 or message.height < 1:
         raise MessageError(f'{topic}: size {message.width}x{message.height}, expected at least 1x1')
-    lengths = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12)}.get(message.distortion_model, ())
-    if any(d) and len(d) not in lengths:
+    fisheye = not rectified and message.distortion_model == 'equidistant'
+    if (any(d) or fisheye) and len(d) not in LENSES.get(message.distortion_model, ()):
         raise MessageError(
             f'{topic}: distortion model {message.distortion_model!r} with {len(d)} coefficients, expected plumb_bob '
-            f'(4 or 5) or rational_polynomial (8 or 12); rectify the images or recalibrate')
+            f'(4 or 5), rational_polynomial (8 or 12) or equidistant (4); rectify the images or recalibrate')
     x0, y0, width, height = _region(message, topic)
     bx, by = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
     try:
-        # K is for the full picture (CameraInfo.msg); with pixel centres at integers, binning shifts by half a pixel.
+        # K and P are for the full picture (CameraInfo.msg); with pixel centres at integers, binning shifts by half a
+        # pixel.
         intrinsics = Intrinsics(
-            width // bx, height // by, k[0] / bx, k[4] / by,
-            (k[2] - x0 + 0.5) / bx - 0.5, (k[5] - y0 + 0.5) / by - 0.5, d if any(d) else ())
+            width // bx, height // by, k[0, 0] / bx, k[1, 1] / by, (k[0, 2] - x0 + 0.5) / bx - 0.5,
+            (k[1, 2] - y0 + 0.5) / by - 0.5, d if any(d) or fisheye else (), fisheye)
     except ValueError as error:
         raise MessageError(f'{topic}: region {width}x{height}, binning {bx}x{by}: {error}') from error
     if size is not None and size != (intrinsics.width, intrinsics.height):
@@ -252,9 +261,9 @@ def camera_info_message(intrinsics: Intrinsics, head: Header) -> CameraInfo:
     """Return the camera_info of an undistorted or distorted, uncropped, unbinned camera."""
     k = intrinsics.matrix()
     d = list(intrinsics.distortion) or [0.0] * 5
+    model = 'equidistant' if intrinsics.fisheye else 'plumb_bob' if len(d) <= 5 else 'rational_polynomial'
     return CameraInfo(
-        header=head, width=intrinsics.width, height=intrinsics.height,
-        distortion_model='plumb_bob' if len(d) <= 5 else 'rational_polynomial', d=d,
+        header=head, width=intrinsics.width, height=intrinsics.height, distortion_model=model, d=d,
         k=k.flatten(), r=np.eye(3).flatten(), p=np.hstack([k, np.zeros((3, 1))]).flatten())
 
 

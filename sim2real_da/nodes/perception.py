@@ -18,7 +18,7 @@ from typing import Any
 from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from rclpy.callback_groups import CallbackGroup
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import Trigger
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
@@ -28,6 +28,7 @@ from sim2real_da.evaluation.drawing import draw
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.nodes import messages
+from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
 from sim2real_da.samples import Detection, Frame
@@ -62,7 +63,8 @@ class Perception(ManagedNode):
         Parameter('device', 'cpu', 'torch device: cpu, cuda, cuda:0 …'),
         Parameter('score_threshold', 0.3, 'weaker detections are dropped', 0.0, 1.0, live=True),
         Parameter('max_detections', 20, 'best detections kept in one image', 1, 300, live=True),
-        Parameter('compressed', False, 'subscribe real/image/compressed instead of real/image'),
+        COMPRESSED,
+        RECTIFIED,
     )
 
     def __init__(self, **options: Any) -> None:
@@ -80,7 +82,6 @@ class Perception(ManagedNode):
         self._estimator = Estimator(
             bundle, self.get('device'), self.get('score_threshold'), self.get('max_detections'))
         names = messages.topic_names(bundle.classes)
-        self._camera_info: CameraInfo | None = None
         self._inbox: Image | CompressedImage | None = None
         self._wake = threading.Condition()
         self._stopping = False
@@ -100,10 +101,7 @@ class Perception(ManagedNode):
         self._overlay = self.publish_on(Image, '~/overlay', 1)
         self._markers = self.publish_on(MarkerArray, '~/markers', 1)
 
-        self._image_topic = 'real/image/compressed' if self.get('compressed') else 'real/image'
-        self.listen_to(CompressedImage if self.get('compressed') else Image, self._image_topic, self._accept, 1,
-                       sensor=True, watched=True, group=self._group)
-        self.listen_to(CameraInfo, 'real/camera_info', self._remember_camera, 1, sensor=True, watched=True)
+        self._camera = CameraInput(self, 'real', self._accept, self._group)
         self.listen_to(UInt8MultiArray, 'weights', self._receive_weights, latched=True)
         self.offer(Trigger, '~/hold', self._hold)
         self.offer(Trigger, '~/release', self._release)
@@ -150,15 +148,8 @@ class Perception(ManagedNode):
 
     # --- images ----------------------------------------
 
-    def _remember_camera(self, message: CameraInfo) -> None:
-        messages.read_camera_info(message, 'real/camera_info')  # complains here, under its own name
-        self._camera_info = message
-
     def _accept(self, message: Image | CompressedImage) -> None:
         """Hand over; the callback group has made sure that the worker is free."""
-        if self._camera_info is None:
-            raise MessageError(f'{self._image_topic}: no usable message on real/camera_info yet, so no pose can be '
-                               f'computed; publish the camera_info of this image')
         with self._wake:
             self._group.free = False
             self._inbox = message
@@ -175,22 +166,19 @@ class Perception(ManagedNode):
             try:
                 self._answer(message)
             except MessageError as error:
-                self.refuse(self._image_topic, error)
+                self.refuse(self._camera.topic, error)
             except Exception as error:  # out of memory, a broken driver: name it, drop this image, go on
                 self.get_logger().error(f'inference failed: {type(error).__name__}: {error}')
-                self.refuse(self._image_topic, f'inference failed: {error}')
+                self.refuse(self._camera.topic, f'inference failed: {error}')
             finally:
                 self._group.free = True
                 if self.executor is not None:
                     self.executor.wake()
 
     def _answer(self, message: Image | CompressedImage) -> None:
-        assert self._estimator is not None and self._camera_info is not None
+        assert self._estimator is not None
         started = time.monotonic()
-        image = messages.read_any_image(message, self._image_topic)
-        intrinsics = messages.read_camera_info(
-            self._camera_info, 'real/camera_info', (image.shape[1], image.shape[0]))
-        frame = Frame(image, intrinsics, messages.nanoseconds(message.header.stamp), message.header.frame_id)
+        frame = self._camera.frame(message)
         self._accepted += 1
         self._estimator.score_threshold = self.get('score_threshold')
         self._estimator.max_detections = self.get('max_detections')

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from sim2real_da.nodes import messages
+from sim2real_da.nodes.camera_input import RECTIFIED
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
 from sim2real_da.simulation.objects import load_objects
 from sim2real_da.simulation.randomisation import Randomisation
@@ -33,6 +34,7 @@ class SimulatorNode(ManagedNode):
                   'horizontal angle of view until real/camera_info speaks; not for BOP folders with camera.json',
                   10.0, 150.0),
         Parameter('follow_camera_info', True, 'take the intrinsics from real/camera_info, scaled to this size'),
+        RECTIFIED,
         Parameter('seed', 0, 'the same seed draws the same pictures', 0, 2**31 - 1),
         Parameter('frame_id', 'sim_camera_optical_frame', 'frame of image and labels (x right, y down, z forward)'),
         Parameter('randomise_light', True, 'lights, shadows, exposure'),
@@ -85,7 +87,7 @@ class SimulatorNode(ManagedNode):
 
     def _follow(self, message: CameraInfo) -> None:
         assert self._simulator is not None
-        real = messages.read_camera_info(message, 'real/camera_info')
+        real = messages.read_camera_info(message, 'real/camera_info', rectified=self.get('rectified'))
         wanted = real.scaled(self.get('width'), self.get('height'))
         now = self._intrinsics
         change = max(abs(a - b) for a, b in zip((wanted.fx, wanted.fy, wanted.cx, wanted.cy),

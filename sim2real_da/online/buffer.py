@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.online.frame_files import FrameFiles
+from sim2real_da.rectification import rectified
 from sim2real_da.samples import Frame
 
 THUMBNAIL = (16, 12)
@@ -39,6 +40,8 @@ class FrameBuffer:
     first and then a frame that shows it. Classes are what the network finds (:meth:`note`); frames it was not asked
     about, and frames in which it finds nothing, are classes of their own.
 
+    Frames are kept as a pinhole camera sees them (:mod:`sim2real_da.rectification`), as simulation does.
+
     :param capacity_bytes: upper bound of the pixels kept
     :param novelty: least mean absolute difference of the thumbnails, grey levels 0..255
     :param folder: where the frames are kept as files; None: nowhere
@@ -57,7 +60,7 @@ class FrameBuffer:
         if folder is not None:
             files = FrameFiles(folder)
             for path, frame in files.load(capacity_bytes):
-                self._keep(frame, _thumbnail(frame), path)
+                self._keep(rectified(frame), _thumbnail(frame), path)
             self._files = files
 
     def __len__(self) -> int:
@@ -71,9 +74,9 @@ class FrameBuffer:
             return False
         while self.bytes + frame.image.nbytes > self.capacity_bytes:
             self._drop()
-        # own the pixels: a view of a message would keep the whole message alive
-        image = frame.image if frame.image.flags.owndata else frame.image.copy()
-        own = Frame(image, frame.intrinsics, frame.stamp, frame.frame_id)
+        own = rectified(frame)
+        if not own.image.flags.owndata:  # a view of a message would keep the whole message alive
+            own = replace(own, image=own.image.copy())
         self._keep(own, thumbnail, self._files.write(own) if self._files is not None else None)
         self.admitted += 1
         return True

@@ -29,6 +29,7 @@ from sim2real_da.online.gate import Decision, Gate
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import Recipe
+from sim2real_da.rectification import rectified_labels
 from sim2real_da.samples import Frame, LabelledFrame
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class AdaptationSession:
     # data in
 
     def add_source(self, labelled: LabelledFrame) -> None:
-        """Take one simulated frame.
+        """Take one simulated frame; one through a lens is straightened.
 
         :raises ValueError: for a class that the model does not know; nothing of the frame is kept then
         """
@@ -128,6 +129,7 @@ class AdaptationSession:
         for label in labelled.labels:
             if label.name not in known:
                 raise ValueError(f'labels: class {label.name!r} is not known to the model, expected {sorted(known)}')
+        labelled = rectified_labels(labelled)
         with self._lock:
             if self._paused:
                 return
