@@ -19,7 +19,7 @@ help: ## say what there is
 	@echo 'make TARGET [ROS=jazzy|kilted] [PYTHON=/path/to/python3]'
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST)
 
-setup: ## make the environment (.venv): libraries, ROS 2, vision_msgs, this package; seconds when it is there
+setup: ## make the environment (.venv): libraries, ROS 2, messages, this package; seconds when it is there
 	@tools/setup_env.sh --ros $(ROS) --venv $(VENV)
 
 demo: setup ## a ROS 2 graph that adapts, under 10 minutes: [DATA=BOP folder] [OUT=demo_output]

@@ -66,12 +66,12 @@ def test_a_finished_environment_costs_no_pip_run(tool: ModuleType, tmp_path: Pat
     monkeypatch.setattr(tool, 'check_gl', lambda: None)
     monkeypatch.setattr(tool, 'check_compiler', lambda: None)
     calls: list[str] = []
-    for name in ('create', 'install_libraries', 'generate_vision_msgs', 'install_package', 'pip'):
+    for name in ('create', 'install_libraries', 'generate_messages', 'install_package', 'pip'):
         monkeypatch.setattr(tool.Environment, name, lambda *_, name=name: calls.append(name))
     (tmp_path / 'bin').mkdir()
     (tmp_path / 'bin' / 'python').touch()
     tool.Environment(tmp_path, 'jazzy', None).make()
-    assert calls == ['create', 'install_libraries', 'pip', 'generate_vision_msgs', 'install_package']
+    assert calls == ['create', 'install_libraries', 'pip', 'generate_messages', 'generate_messages', 'install_package']
     calls.clear()
     started = time.monotonic()
     tool.Environment(tmp_path, 'jazzy', None).make()
@@ -116,7 +116,7 @@ def test_no_compiler(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(tool.Missing) as error:
         tool.check_compiler()
     assert 'build-essential' in one_line(error.value)
-    assert 'vision_msgs' in str(error.value)
+    assert 'messages' in str(error.value)
 
 
 @pytest.mark.usefixtures('unprivileged')
@@ -188,7 +188,7 @@ def test_message_definitions_are_the_interface(tool: ModuleType) -> None:
     """Names, types and order decide whether another machine's ``vision_msgs`` understands ours."""
     fields = {
         file.stem: [line.split('#')[0].strip() for line in file.read_text().splitlines() if line.split('#')[0].strip()]
-        for file in (REPO / 'tools' / 'vision_msgs' / 'msg').glob('*.msg')
+        for file in (REPO / 'tools' / 'messages' / 'vision_msgs' / 'msg').glob('*.msg')
     }
     assert len(fields) == 16
     assert fields['Detection3D'] == [
@@ -197,3 +197,5 @@ def test_message_definitions_are_the_interface(tool: ModuleType) -> None:
     assert fields['ObjectHypothesis'] == ['string class_id', 'float64 score']
     assert fields['BoundingBox2D'] == ['vision_msgs/Pose2D center', 'float64 size_x', 'float64 size_y']
     assert fields['VisionInfo'][-1] == 'int32 database_version'
+    transforms = (REPO / 'tools' / 'messages' / 'tf2_msgs' / 'msg' / 'TFMessage.msg').read_text()
+    assert transforms.strip() == 'geometry_msgs/TransformStamped[] transforms'

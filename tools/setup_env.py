@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Make the virtual environment everything runs in: libraries, ROS 2, ``vision_msgs`` and this package.
+"""Make the virtual environment everything runs in: libraries, ROS 2, messages and this package.
 
 Started by ``make`` through ``tools/setup_env.sh``, which finds a Python for it. Standard library only.
 
@@ -9,7 +9,7 @@ is skipped, so a second start costs no pip run. What the machine lacks is said i
 it (exit status 1); system packages are installed only when this runs as root on Debian or Ubuntu.
 
 A sourced ROS 2 installation is used instead of wheels: the environment then sees the system's packages, and
-``vision_msgs`` is generated only where that installation has none.
+messages are generated only where that installation has none.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ REPO = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 10), (3, 14))  # what the ROS wheels exist for
 PYTHON = f'{sys.version_info[0]}.{sys.version_info[1]}'
 NEEDED_GB = 9
+#: message packages for which there is no wheel; their definitions are in tools/messages
+MESSAGES = ('vision_msgs', 'tf2_msgs')
 
 #: shared library -> Debian/Ubuntu package; any one of a tuple will do. OpenCV's wheel and MuJoCo's renderer load them.
 GL_LIBRARIES: dict[tuple[str, ...], str] = {
@@ -136,7 +138,7 @@ def check_venv() -> None:
 
 
 def check_compiler() -> None:
-    """What generating ``vision_msgs`` needs: a C and C++ compiler and Python's headers."""
+    """What generating messages needs: a C and C++ compiler and Python's headers."""
     packages = []
     if not (shutil.which(os.environ.get('CXX', 'c++')) and shutil.which(os.environ.get('CC', 'cc'))):
         packages.append('build-essential')
@@ -144,7 +146,7 @@ def check_compiler() -> None:
         packages.append(f'python{PYTHON}-dev')
     if packages:
         what = 'no C++ compiler' if packages[0] == 'build-essential' else 'no Python headers'
-        system_packages(packages, f'{what} (vision_msgs is generated here and has to be compiled)')
+        system_packages(packages, f'{what} (messages are generated here and have to be compiled)')
 
 
 def check_gl() -> None:
@@ -213,7 +215,7 @@ def explain_cmake(output: str, log: Path) -> str:
     errors = [number for number, line in enumerate(lines) if 'error' in line.lower()]
     # CMake says where in one line and what in the next
     error = ' '.join(lines[errors[0]:errors[0] + 2]) if errors else last_line(output)
-    return f'vision_msgs could not be compiled: {error} (log: {log}); mend that, then run: make setup'
+    return f'messages could not be compiled: {error} (log: {log}); mend that, then run: make setup'
 
 
 class Environment:
@@ -297,15 +299,16 @@ class Environment:
             self.command([self.python, '-m', 'pip', 'uninstall', '-y', *both], explain_pip)
         self.pip(*(part for path in requirements for part in ('-r', str(path))))
 
-    def has_vision_msgs(self) -> bool:
-        """Whether the ROS 2 installation brings ``vision_msgs`` itself."""
-        return self.sourced is not None and importable('vision_msgs.msg', Path(sys.executable))
+    def missing_messages(self) -> list[str]:
+        """Return the message packages that the ROS 2 installation does not bring itself."""
+        return [name for name in MESSAGES
+                if self.sourced is None or not importable(f'{name}.msg', Path(sys.executable))]
 
-    def generate_vision_msgs(self) -> None:
-        """Compile ``tools/vision_msgs`` into the environment, which is an ament prefix."""
+    def generate_messages(self, name: str) -> None:
+        """Compile ``tools/messages/NAME`` into the environment, which is an ament prefix."""
         if not self.sourced:
             self.repair_cmake()
-        build = self.folder / 'build' / 'vision_msgs'
+        build = self.folder / 'build' / name
         shutil.rmtree(build, ignore_errors=True)
         cmake: list[str | Path] = [REPO / 'tools' / 'with_env.sh', self.folder, 'cmake']
         prefixes = [str(self.folder), *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
@@ -321,14 +324,14 @@ class Environment:
         options = [f'-D{key}={value}' for key, value in definitions.items()]
         # Ninja comes with the wheels; a ROS installation brings make
         generator = ['-G', 'Ninja'] if (self.folder / 'bin' / 'ninja').exists() or shutil.which('ninja') else []
-        source = REPO / 'tools' / 'vision_msgs'
+        source = REPO / 'tools' / 'messages' / name
         self.command([*cmake, *generator, '-S', source, '-B', build, *options], explain_cmake)
         jobs = str(os.cpu_count() or 1)
         self.command([*cmake, '--build', build, '--target', 'install', '--parallel', jobs], explain_cmake)
         shutil.rmtree(build)
         if self.sourced:
-            script = self.folder / 'share' / 'vision_msgs' / 'local_setup.bash'
-            say(f'ROS 2 {self.sourced} has no vision_msgs: for ros2 launch, also `source {script}`')
+            script = self.folder / 'share' / name / 'local_setup.bash'
+            say(f'ROS 2 {self.sourced} has no {name}: for ros2 launch, also `source {script}`')
 
     def repair_cmake(self) -> None:
         """Replace the wheel builder's Python and NumPy paths in the wheels' CMake files by this interpreter's."""
@@ -350,8 +353,8 @@ class Environment:
         requirements = [REPO / 'requirements.txt', REPO / 'requirements-test.txt']
         wheels = REPO / 'tools' / f'ros-{self.distro}.txt'
         check_gl()
-        vision_msgs_needed = not self.has_vision_msgs()
-        if vision_msgs_needed and not (self.stamps / 'vision_msgs').exists():
+        messages = self.missing_messages()
+        if any(not (self.stamps / name).exists() for name in messages):
             check_compiler()  # now, not after minutes of downloading
         created = self.stamps / 'python'
         if created.exists() and created.read_text() != self.base:
@@ -371,10 +374,10 @@ class Environment:
         if not self.sourced:
             self.step('ros', digest(wheels), f'installing ROS 2 {self.distro} wheels',
                       lambda: self.pip('-r', str(wheels)))
-        if vision_msgs_needed:
-            made_from = digest(REPO / 'tools' / 'vision_msgs', self.sourced or (self.stamps / 'ros').read_text())
-            self.step('vision_msgs', made_from, 'generating vision_msgs (about 30 s of compiling)',
-                      self.generate_vision_msgs)
+        for name in messages:
+            made_from = digest(REPO / 'tools' / 'messages' / name, self.sourced or (self.stamps / 'ros').read_text())
+            self.step(name, made_from, f'generating {name} (up to 30 s of compiling)',
+                      lambda name=name: self.generate_messages(name))
         names = ('setup.py', 'setup.cfg', 'package.xml', 'pyproject.toml')
         self.step('package', digest(str(REPO), *(REPO / name for name in names)),
                   'installing sim2real_da (editable)', self.install_package)
