@@ -30,6 +30,13 @@ INPUTS = {
     'sim_labels_2d': ('sim/labels_2d', 'visible boxes, optional (vision_msgs/Detection2DArray)'),
     'sim_segmentation': ('sim/segmentation', 'masks, optional (sensor_msgs/Image 16UC1)'),
     'sim_label_info': ('sim/label_info', 'label map of the masks, optional'),
+    'sim_tf': ('sim/tf', 'isaac_sim, gazebo: transforms (tf2_msgs/TFMessage)'),
+    'sim_tf_static': ('sim/tf_static', 'isaac_sim, gazebo: transforms that do not change'),
+    'sim_boxes_3d': ('sim/boxes_3d', 'isaac_sim, gazebo: 3-D boxes (vision_msgs/Detection3DArray)'),
+    'sim_boxes_2d': ('sim/boxes_2d', 'isaac_sim, gazebo: visible boxes (vision_msgs/Detection2DArray)'),
+    'sim_boxes_3d_labels': ('sim/boxes_3d_labels', 'isaac_sim: names of the 3-D boxes\' numbers (std_msgs/String)'),
+    'sim_boxes_2d_labels': ('sim/boxes_2d_labels', 'isaac_sim: names of the visible boxes\' numbers'),
+    'sim_segmentation_labels': ('sim/segmentation_labels', 'isaac_sim: names of the masks\' numbers'),
 }
 PERCEPTION_OUTPUTS = {
     'detections': ('~/detections', 'boxes (vision_msgs/Detection2DArray)'),
@@ -51,11 +58,14 @@ OVERRIDES = {
     'cameras': (('adaptation',), 'cameras to learn from, by spaces; perception answers real/image'),
     'source': (('adaptation',), 'labelled simulation: topics, or folder (no simulator is started then)'),
     'source_folder': (('adaptation',), 'a set written by sim2real_da render, for source:=folder'),
+    'class_map': (('adaptation',), 'isaac_sim, gazebo: YAML file of the simulator\'s names'),
+    'sim_camera_frame': (('adaptation',), 'isaac_sim, gazebo: the camera in sim_tf'),
     'recipe': (('adaptation',), 'how to adapt: name in config/recipes, or a file'),
     'state_dir': (('adaptation',), 'folder of the weight versions'),
     'objects': (('simulator',), 'objects of the embedded simulator: tools, or a BOP folder'),
     'autostart': (('perception', 'adaptation', 'simulator'), 'false: leave the nodes to a lifecycle manager'),
 }
+FOREIGN = ('isaac_sim', 'gazebo')  # simulators whose labels have a form and a parameter file of their own
 SWITCHES = ('compressed', 'rectified', 'autostart')
 CHOICES = {**dict.fromkeys(SWITCHES, ['', 'true', 'false']), 'source': ['', 'topics', 'folder']}
 
@@ -63,8 +73,9 @@ CHOICES = {**dict.fromkeys(SWITCHES, ['', 'true', 'false']), 'source': ['', 'top
 def declare_arguments() -> list[DeclareLaunchArgument]:
     """Declare all arguments, at top level: ``--show-args`` sees them there."""
     declared = [
-        DeclareLaunchArgument('simulator', default_value='none', choices=['embedded', 'none'],
-                              description='embedded: start the package\'s own; none: another one publishes sim/...'),
+        DeclareLaunchArgument('simulator', default_value='none', choices=['embedded', 'none', *FOREIGN],
+                              description='embedded: start the package\'s own; none: another one publishes sim/... '
+                              'in the same form; isaac_sim, gazebo: in its own form'),
         DeclareLaunchArgument('namespace', default_value='', description='of all nodes and their relative topics'),
         DeclareLaunchArgument('log_level', default_value='info', choices=['debug', 'info', 'warn', 'error', 'fatal'],
                               description='of all nodes'),
@@ -97,14 +108,14 @@ def make_nodes(context: LaunchContext) -> list[Node]:
     def value(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
-    def node(name: str, topics: dict[str, str], parameters: dict[str, object]) -> Node:
+    def node(name: str, topics: dict[str, str], parameters: dict[str, object], *files: object) -> Node:
         overrides: dict[str, object] = dict(parameters)
         for argument, (nodes, _) in OVERRIDES.items():
             if name in nodes and value(argument):
                 overrides[argument] = value(argument) == 'true' if argument in SWITCHES else value(argument)
         return Node(
             package=PACKAGE, executable=name, name=name, namespace=value('namespace'), output='screen',
-            parameters=[value(f'{name}_params'), *([overrides] if overrides else [])],
+            parameters=[value(f'{name}_params'), *files, *([overrides] if overrides else [])],
             # a rule that renames nothing (~/poses:=~/poses) is left out
             remappings=[(old, new) for old, new in topics.items() if old != new],
             ros_arguments=['--log-level', value('log_level')],
@@ -117,7 +128,9 @@ def make_nodes(context: LaunchContext) -> list[Node]:
     adaptation = {topic: value(name) for name, (topic, _) in ADAPTATION_OUTPUTS.items()}
     nodes = [
         node('perception', {**inputs, **perception, 'weights': weights}, {}),
-        node('adaptation', {**inputs, **adaptation, '~/weights': weights}, {}),
+        node('adaptation', {**inputs, **adaptation, '~/weights': weights}, {}, *[
+            PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', f'{simulator}.yaml'])
+            for simulator in FOREIGN if simulator == value('simulator')]),
     ]
     if value('simulator') == 'embedded' and value('source') != 'folder':
         nodes.append(node('simulator', inputs, {'use_sim_time': value('use_sim_time') == 'true'}))

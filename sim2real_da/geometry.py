@@ -139,3 +139,11 @@ def _widest(distortion: tuple[float, ...], fisheye: bool) -> float:
         image = np.tan(angle) * np.polyval([k3, k2, k1, 1.0], square) / np.polyval([k6, k5, k4, 1.0], square)
     turns = np.flatnonzero(np.diff(image) <= 0)
     return float(np.tan(angle[turns[0]])) if len(turns) else PLAIN_LENS
+
+
+def inside(box: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.bool_]:
+    """Return which pixels ``(H, W)`` of a camera's picture lie in a box xyxy, whose edges lie between pixels."""
+    area = np.zeros((intrinsics.height, intrinsics.width), bool)
+    x0, y0, x1, y1 = np.round(np.clip(np.asarray(box) + 0.5, 0, None)).astype(int)  # edges to slices
+    area[y0:y1, x0:x1] = True
+    return area

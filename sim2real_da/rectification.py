@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real_da.geometry import project
+from sim2real_da.geometry import inside, project
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
 
 EDGE = 5  # points of a box's side that are followed through the lens
@@ -45,7 +45,7 @@ def rectified_labels(labelled: LabelledFrame) -> LabelledFrame:
         return labelled
     labels = []
     for label in labelled.labels:
-        area = label.mask if label.mask is not None else _inside(label.box, camera)
+        area = label.mask if label.mask is not None else inside(label.box, camera)
         mask = straightened(area.astype(np.uint8), camera, cv2.INTER_NEAREST).astype(bool)
         if mask.any():
             ys, xs = np.nonzero(mask)
@@ -88,9 +88,3 @@ def _maps(intrinsics: Intrinsics) -> tuple[NDArray[np.int16], NDArray[np.uint16]
     whole, fraction = cv2.convertMaps(seen[..., 0], seen[..., 1], cv2.CV_16SC2)
     return np.asarray(whole), np.asarray(fraction)
 
-
-def _inside(box: NDArray[np.float64], intrinsics: Intrinsics) -> NDArray[np.bool_]:
-    area = np.zeros((intrinsics.height, intrinsics.width), bool)
-    x0, y0, x1, y1 = np.round(np.clip(box + 0.5, 0, None)).astype(int)  # edges between pixels to slices
-    area[y0:y1, x0:x1] = True
-    return area

@@ -37,12 +37,14 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_topics_are_those_of_the_nodes(tables: ModuleType) -> None:
     def source(*nodes: str) -> str:
-        return ''.join((REPO / 'sim2real_da' / 'nodes' / f'{node}.py').read_text() for node in nodes)
+        files = [REPO / 'sim2real_da' / 'nodes' / f'{node}.py' for node in nodes]
+        return ''.join(file.read_text() for file in files + sorted((files[0].parent / 'labels').glob('*.py')))
 
     inputs = {topic for topic, _ in tables.INPUTS.values()}
     assert {'real/image', 'real/camera_info'} < inputs  # CameraInput puts them together
     for topic in inputs - {'real/image', 'real/camera_info'}:
-        assert f"'{topic}'" in source('perception', 'adaptation', 'simulator'), f'no node has {topic}'
+        stem = topic.removesuffix('_labels').removesuffix('_static')  # put together likewise
+        assert f"'{stem}'" in source('perception', 'adaptation', 'simulator'), f'no node has {topic}'
     for topic, _ in tables.PERCEPTION_OUTPUTS.values():
         assert f"'{topic}'" in source('perception'), f'perception does not publish {topic}'
     for topic, _ in tables.ADAPTATION_OUTPUTS.values():
@@ -55,6 +57,21 @@ def test_overrides_are_parameters_of_the_nodes(tables: ModuleType) -> None:
             parameters = yaml.safe_load((REPO / 'config' / f'{node}.yaml').read_text())['/**']['ros__parameters']
             assert argument in parameters, f'{node} has no parameter {argument}'
             assert isinstance(parameters[argument], bool) == (argument in tables.SWITCHES), argument
+
+
+@pytest.mark.parametrize('simulator', ['isaac_sim', 'gazebo'])
+def test_a_foreign_simulator_brings_its_parameters(simulator: str, tables: ModuleType,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, 'LaunchConfiguration', lambda name: MagicMock(
+        perform=lambda _: simulator if name == 'simulator' else ''))
+    monkeypatch.setattr(tables, 'Node', lambda **fields: fields)
+    monkeypatch.setattr(tables, 'PathJoinSubstitution', lambda parts: parts[-1])
+    nodes = {node['executable']: node for node in tables.make_nodes(None)}
+    assert nodes['adaptation']['parameters'] == ['', f'{simulator}.yaml']
+    assert nodes['perception']['parameters'] == ['']
+    own = yaml.safe_load((REPO / 'config' / f'{simulator}.yaml').read_text())['/**']['ros__parameters']
+    known = yaml.safe_load((REPO / 'config' / 'adaptation.yaml').read_text())['/**']['ros__parameters']
+    assert own['labels'] == simulator and set(own) <= set(known)
 
 
 def test_a_rendered_folder_takes_the_place_of_a_simulator(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,9 @@ POLICY = ET.parse(Path(__file__).resolve().parent.parent / 'config' / 'sros2_pol
 # as the launch files do
 REMAPPINGS = ['--ros-args', '-r', 'weights:=adaptation/weights', '-r', 'detections:=perception/detections',
               '-r', 'detections_3d:=perception/detections_3d']
-OPTIONAL = {'/clock', '/real/image/compressed', '/ground_truth', '/ground_truth_2d'}  # by parameter
+OPTIONAL = {'/clock', '/real/image/compressed', '/ground_truth', '/ground_truth_2d', '/sim/tf', '/sim/tf_static',
+            '/sim/boxes_3d', '/sim/boxes_2d', '/sim/boxes_3d_labels', '/sim/boxes_2d_labels',
+            '/sim/segmentation_labels'}  # by parameter
 
 
 @pytest.fixture(scope='module')

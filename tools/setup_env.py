@@ -28,6 +28,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -377,7 +378,7 @@ class Environment:
         for name in messages:
             made_from = digest(REPO / 'tools' / 'messages' / name, self.sourced or (self.stamps / 'ros').read_text())
             self.step(name, made_from, f'generating {name} (up to 30 s of compiling)',
-                      lambda name=name: self.generate_messages(name))
+                      partial(self.generate_messages, name))
         names = ('setup.py', 'setup.cfg', 'package.xml', 'pyproject.toml')
         self.step('package', digest(str(REPO), *(REPO / name for name in names)),
                   'installing sim2real_da (editable)', self.install_package)

@@ -15,31 +15,27 @@ import os
 import threading
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import Trigger
-from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from sim2real_da.data.folder import RenderedFrames, labelled_set
 from sim2real_da.networks.bundle import Bundle, write_atomically
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
-from sim2real_da.nodes.matching import StampMatcher
-from sim2real_da.nodes.messages import MessageError
+from sim2real_da.nodes.labels import LABEL_SOURCES, LabelSource
+from sim2real_da.nodes.labels import PARAMETERS as LABELS
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
-from sim2real_da.samples import Frame, LabelledFrame
+from sim2real_da.samples import LabelledFrame
 
-REQUIRED = ('sim/image', 'sim/camera_info', 'sim/labels')
-OPTIONAL = ('sim/labels_2d', 'sim/segmentation')
 LIVE = ('max_steps', 'gate_every', 'tolerance', 'evidence')  # parameters that a running session follows
 IDLE_S = 0.1  # pause of the worker when there is nothing to do
 REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
@@ -54,6 +50,7 @@ class Adaptation(ManagedNode):
         Parameter('source', 'topics', 'labelled simulation: topics of a running simulator, or a folder rendered before',
                   choices=('topics', 'folder')),
         Parameter('source_folder', '', 'a set written by sim2real_da render, for source folder', path=True),
+        *LABELS,
         Parameter('recipe', 'dann', 'recipe of config/recipes, or the path of a YAML file', path=True),
         Parameter('state_dir', '~/.ros/sim2real_da', 'folder of the weight versions; adaptation goes on from there',
                   path=True),
@@ -123,14 +120,13 @@ class Adaptation(ManagedNode):
         self._load = 0.0  # of a core, where it is too high to learn
         self._state = self._reason = self._last_state = ''
         self._metrics: dict[str, float] = {}
-        self._unknown: Counter[str] = Counter()
-        self._label_map: list[str] | None = None
-        self._matcher = StampMatcher(REQUIRED)
 
         self._weights = self.publish_on(UInt8MultiArray, '~/weights', latched=True)
         self._status = self.publish_on(DiagnosticStatus, '~/status', latched=True)
+        self._simulation: LabelSource | None = None
         if self._rendered is None:
-            self._listen_to_simulator()
+            self._simulation = LABEL_SOURCES[self.get('labels')](
+                self, self._session.source.objects, self._session.add_source)
         for prefix in self.get('cameras').split():
             self._camera_input(prefix)
         self.every(1.0, self._tick)
@@ -211,51 +207,6 @@ class Adaptation(ManagedNode):
                 return
             session.add_source(labelled)
             due -= 1
-
-    # --- simulation from topics ----------------------------------------
-
-    def _listen_to_simulator(self) -> None:
-        for topic, kind in (('sim/image', Image), ('sim/camera_info', CameraInfo), ('sim/labels', Detection3DArray)):
-            self.listen_to(kind, topic, self._collector(topic), 20, watched=True)
-        for topic, kind in (('sim/labels_2d', Detection2DArray), ('sim/segmentation', Image)):
-            self.listen_to(kind, topic, self._collector(topic), 20)
-        self.listen_to(LabelInfo, 'sim/label_info', self._take_label_map, latched=True)
-
-    def _collector(self, topic: str) -> Callable[[Any], None]:
-        def collect(message: Any) -> None:
-            found = self._matcher.add(topic, messages.nanoseconds(message.header.stamp), message)
-            if found is not None:
-                self._take_simulated(found)
-        return collect
-
-    def _take_label_map(self, message: LabelInfo) -> None:
-        self._label_map = messages.read_label_info(message, 'sim/label_info')
-
-    def _take_simulated(self, found: Mapping[str, Any]) -> None:
-        assert self._session is not None
-        image_message, labels_message = found['sim/image'], found['sim/labels']
-        image = messages.read_image(image_message, 'sim/image')
-        intrinsics = messages.read_camera_info(
-            found['sim/camera_info'], 'sim/camera_info', (image.shape[1], image.shape[0]))
-        if labels_message.header.frame_id != image_message.header.frame_id:
-            raise MessageError(
-                f'sim/labels: frame_id {labels_message.header.frame_id!r}, expected the image\'s '
-                f'{image_message.header.frame_id!r}: poses have to be in the camera\'s optical frame')
-        segmentation = None
-        if 'sim/segmentation' in found:
-            segmentation = messages.read_segmentation(found['sim/segmentation'], 'sim/segmentation')
-        read = messages.read_labels(
-            labels_message, 'sim/labels', intrinsics, self._session.source.objects, boxes=found.get('sim/labels_2d'),
-            segmentation=segmentation, label_map=self._label_map)
-        frame = Frame(image, intrinsics, messages.nanoseconds(image_message.header.stamp),
-                      image_message.header.frame_id)
-        if read.labels or not read.unknown:  # a picture of strangers alone is no picture of an empty table
-            self._session.add_source(LabelledFrame(frame, read.labels))
-        if read.unknown:
-            self._unknown.update(read.unknown)
-            raise MessageError(
-                f'sim/labels: classes {sorted(read.unknown)} are not known to the model and left out, expected '
-                f'{list(self._session.source.classes)}')
 
     # --- camera ----------------------------------------
 
@@ -383,8 +334,8 @@ class Adaptation(ManagedNode):
     # --- status ----------------------------------------
 
     def _tick(self) -> None:
-        self._matcher.required = set(REQUIRED) | {
-            topic for topic in OPTIONAL if self.count_publishers(self.resolve_topic_name(topic))}
+        if self._simulation is not None:
+            self._simulation.tick()
         if not self.active:
             return
         status = self.status()
@@ -429,17 +380,18 @@ class Adaptation(ManagedNode):
         values: dict[str, object] = {
             'state': state, 'reason': reason, 'recipe': self._session.recipe.name, 'held': self._held,
             'source': self.get('source_folder') if self._rendered else 'topics',
-            'matched': self._matcher.matched, 'unmatched': sum(self._matcher.dropped.values()),
             **self._metrics, 'step': self._session.step,
         }
-        if self._unknown:
-            values['unknown_classes'] = dict(self._unknown)
+        if self._simulation is not None:
+            values |= {'matched': self._simulation.matched, 'unmatched': self._simulation.unmatched}
+            if self._simulation.unknown:
+                values['unknown_classes'] = dict(self._simulation.unknown)
         text = f'{state}: {reason}' if reason else state
         if state == 'faulted':
             return DiagnosticStatus.ERROR, text, values
         if state == 'frozen':
             return DiagnosticStatus.WARN, text, values
-        complaint = self._matcher.complaint()
+        complaint = self._simulation.complaint() if self._simulation is not None else ''
         if complaint:
             return DiagnosticStatus.WARN, f'{text}; {complaint}', values
         return DiagnosticStatus.OK, text, values

@@ -36,7 +36,7 @@ from vision_msgs.msg import (
 )
 from visualization_msgs.msg import Marker, MarkerArray
 
-from sim2real_da.geometry import project, transform_points
+from sim2real_da.geometry import inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
 # encoding: (channels, cv2 conversion to RGB or None)
@@ -69,7 +69,7 @@ def header(stamp: int, frame_id: str) -> Header:
 
 # --- images ----------------------------------------
 
-def _rows(message: Image, topic: str, channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+def read_rows(message: Image, topic: str, channels: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """View the pixels ``(H, W)`` or ``(H, W, channels)`` in place, honouring ``step`` (padding at the end of rows)."""
     data = np.frombuffer(message.data, np.uint8)
     used = message.width * channels * dtype.itemsize
@@ -95,7 +95,7 @@ def read_image(message: Image, topic: str) -> NDArray[np.uint8]:
         raise MessageError(f'{topic}: the image is {message.width}x{message.height}, expected at least 1x1')
     if message.encoding in OWN_ENCODINGS:
         channels, conversion = OWN_ENCODINGS[message.encoding]
-        pixels = _rows(message, topic, channels, np.dtype(np.uint8))
+        pixels = read_rows(message, topic, channels, np.dtype(np.uint8))
         return pixels if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
     return _read_foreign_image(message, topic)
 
@@ -123,7 +123,7 @@ def _read_by_rosbags(message: Image, topic: str) -> NDArray[np.uint8]:
     try:
         _, _, kind, channels = to_cvtype(message.encoding)
         # The library knows no row padding: hand it a message without.
-        pixels = np.ascontiguousarray(_rows(message, topic, channels, np.dtype(kind)))
+        pixels = np.ascontiguousarray(read_rows(message, topic, channels, np.dtype(kind)))
         tight = Image(header=message.header, height=message.height, width=message.width, encoding=message.encoding,
                       is_bigendian=message.is_bigendian, step=pixels.strides[0])
         tight.data = _bytes(pixels)
@@ -168,7 +168,7 @@ def read_segmentation(message: Image, topic: str) -> NDArray[np.uint16]:
     if message.width < 1 or message.height < 1:
         raise MessageError(f'{topic}: the image is {message.width}x{message.height}, expected at least 1x1')
     order = '>' if message.is_bigendian else '<'
-    return _rows(message, topic, 1, np.dtype(f'{order}u2')).astype(np.uint16, copy=False)
+    return read_rows(message, topic, 1, np.dtype(f'{order}u2')).astype(np.uint16, copy=False)
 
 
 def _bytes(pixels: NDArray[Any]) -> array.array[int]:
@@ -319,7 +319,11 @@ def _detection_3d(name: str, score: float, pose: Pose, covariance: NDArray[np.fl
     return message
 
 
-def _read_box(message: Detection2D, what: str) -> NDArray[np.float64]:
+def read_box(message: Detection2D, what: str) -> NDArray[np.float64]:
+    """Return a box as xyxy ``(4,)``.
+
+    :raises MessageError: for numbers that are not finite, or a negative size
+    """
     centre, size = message.bbox.center.position, (message.bbox.size_x, message.bbox.size_y)
     numbers = np.array([centre.x, centre.y, *size])
     if not np.all(np.isfinite(numbers)) or min(size) < 0:
@@ -327,7 +331,11 @@ def _read_box(message: Detection2D, what: str) -> NDArray[np.float64]:
     return np.array([centre.x - size[0] / 2, centre.y - size[1] / 2, centre.x + size[0] / 2, centre.y + size[1] / 2])
 
 
-def _hypothesis(message: Detection2D | Detection3D, what: str) -> tuple[str, float, PoseWithCovariance]:
+def hypothesis(message: Detection2D | Detection3D, what: str) -> tuple[str, float, PoseWithCovariance]:
+    """Return class, score and pose of a detection.
+
+    :raises MessageError: unless it has exactly one result, with a class and a score from 0 to 1
+    """
     if len(message.results) != 1:
         raise MessageError(f'{what}: {len(message.results)} results, expected exactly one (class, score, pose)')
     result = message.results[0]
@@ -393,29 +401,32 @@ def read_labels(
         raise MessageError(f'{topic}: segmentation is {segmentation.shape[1]}x{segmentation.shape[0]}, the image is '
                            f'{intrinsics.width}x{intrinsics.height}')
     partners = _partners(message, boxes, topic)
-    classes = [_hypothesis(d, f'{topic} detection {i}')[0] for i, d in enumerate(message.detections)]
+    classes = [hypothesis(d, f'{topic} detection {i}')[0] for i, d in enumerate(message.detections)]
     labels: list[ObjectLabel] = []
     unknown: dict[str, int] = {}
     for index, detection in enumerate(message.detections):
         what = f'{topic} detection {index}'
-        name, visible, posed = _hypothesis(detection, what)
+        name, visible, posed = hypothesis(detection, what)
         if name not in objects:
             unknown[name] = unknown.get(name, 0) + 1
             continue
         pose = read_pose(posed.pose, f'{what} ({name})')
+        if not pose.translation.any():
+            raise MessageError(f'{what} ({name}): results[0].pose was never set: it reads as the middle of the camera; '
+                               f'labels of Isaac Sim and Gazebo need the parameter labels')
         partner = partners[index]
-        box = _read_box(partner, what) if partner is not None else None
+        box = read_box(partner, what) if partner is not None else None
         mask = None
         if segmentation is not None and name in names:
             mask = segmentation == 1 + names.index(name)
             if classes.count(name) > 1:  # one label image for all instances: keep what lies in this one's box
-                mask &= _inside(box if box is not None else _projected_box(objects[name], pose, intrinsics),
-                                intrinsics)
+                area = box if box is not None else projected_box(objects[name], pose, intrinsics)
+                mask &= inside(area, intrinsics) if area is not None else False
             if box is None and mask.any():
                 ys, xs = np.nonzero(mask)
                 box = np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])
         if box is None:
-            box = _projected_box(objects[name], pose, intrinsics)
+            box = projected_box(objects[name], pose, intrinsics)
         if box is not None and box[2] > box[0] and box[3] > box[1]:
             labels.append(ObjectLabel(name, box, pose, visible, mask))
     return ReadLabels(tuple(labels), unknown)
@@ -434,7 +445,7 @@ def _partners(message: Detection3DArray, boxes: Detection2DArray | None, topic: 
     return list(boxes.detections)
 
 
-def _projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> NDArray[np.float64] | None:
+def projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> NDArray[np.float64] | None:
     """Return the box of the whole object clipped to the picture, or None when it is outside or behind the camera."""
     pixels = project(transform_points(model.points, pose), intrinsics)
     if not np.all(np.isfinite(pixels)):
@@ -443,14 +454,6 @@ def _projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> ND
     # pixel centres are at integers, so the picture reaches from -0.5 to its size - 0.5
     box[0::2], box[1::2] = box[0::2].clip(-0.5, intrinsics.width - 0.5), box[1::2].clip(-0.5, intrinsics.height - 0.5)
     return box if box[2] > box[0] and box[3] > box[1] else None
-
-
-def _inside(box: NDArray[np.float64] | None, intrinsics: Intrinsics) -> NDArray[np.bool_]:
-    area = np.zeros((intrinsics.height, intrinsics.width), bool)
-    if box is not None:
-        x0, y0, x1, y1 = np.round(np.clip(box + 0.5, 0, None)).astype(int)  # edges between pixels to slices
-        area[y0:y1, x0:x1] = True
-    return area
 
 
 # --- detections ----------------------------------------
@@ -478,13 +481,13 @@ def read_detections(boxes: Detection2DArray, poses: Detection3DArray, topic: str
     found = []
     for index, message in enumerate(boxes.detections):
         what = f'{topic} detection {index}'
-        name, score, _ = _hypothesis(message, what)
+        name, score, _ = hypothesis(message, what)
         partner = by_id.get(message.id)
         pose = covariance = None
         if partner is not None:
-            posed = _hypothesis(partner, what)[2]
+            posed = hypothesis(partner, what)[2]
             pose, covariance = read_pose(posed.pose, what), np.asarray(posed.covariance, np.float64).reshape(6, 6)
-        found.append(Detection(name, score, _read_box(message, what), pose, covariance))
+        found.append(Detection(name, score, read_box(message, what), pose, covariance))
     return found
 
 

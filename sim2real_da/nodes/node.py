@@ -186,19 +186,23 @@ class ManagedNode(LifecycleNode):
 
     # --- entities ----------------------------------------
 
-    def publish_on(self, kind: Any, topic: str, depth: int = 10, latched: bool = False) -> Any:
-        """Make a reliable publisher that speaks while the node is active."""
+    def publish_on(self, kind: Any, topic: str, depth: int | None = None, latched: bool = False) -> Any:
+        """Make a reliable publisher that speaks while the node is active.
+
+        :param depth: of the queue; default: 10, or 1 when latched
+        """
         publisher = self.create_lifecycle_publisher(
             kind, topic, _qos(depth, latched), qos_overriding_options=QoSOverridingOptions.with_default_policies())
         self._undo.append(lambda: self.destroy_lifecycle_publisher(publisher))
         return publisher
 
-    def listen_to(self, kind: Any, topic: str, callback: Callable[[Any], None], depth: int = 10, *,
+    def listen_to(self, kind: Any, topic: str, callback: Callable[[Any], None], depth: int | None = None, *,
                   latched: bool = False, sensor: bool = False, watched: bool = False,
                   group: CallbackGroup | None = None) -> Any:
         """Make a subscription whose callback runs while the node is active.
 
         :param callback: its MessageError is counted and logged with the topic's name, and the message is dropped
+        :param depth: of the queue; default: 10, or 1 when latched
         :param sensor: best effort, which matches every publisher
         :param watched: silence of this topic is reported
         """
@@ -363,9 +367,9 @@ class ManagedNode(LifecycleNode):
                 and self.trigger_activate() == TransitionCallbackReturn.SUCCESS)
 
 
-def _qos(depth: int, latched: bool = False, sensor: bool = False) -> QoSProfile:
+def _qos(depth: int | None, latched: bool = False, sensor: bool = False) -> QoSProfile:
     return QoSProfile(
-        depth=1 if latched else depth,
+        depth=depth or (1 if latched else 10),
         reliability=QoSReliabilityPolicy.BEST_EFFORT if sensor else QoSReliabilityPolicy.RELIABLE,
         durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE)
 
