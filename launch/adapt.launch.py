@@ -56,6 +56,7 @@ OVERRIDES = {
     'compressed': (('perception', 'adaptation'), 'true: listen to the compressed camera topic'),
     'rectified': (('perception', 'adaptation', 'simulator'), 'true: the camera\'s pictures are rectified'),
     'cameras': (('adaptation',), 'cameras to learn from, by spaces; perception answers real/image'),
+    'target_frame': (('perception',), 'frame of the poses, by /tf: base_link'),
     'source': (('adaptation',), 'labelled simulation: topics, or folder (no simulator is started then)'),
     'source_folder': (('adaptation',), 'a set written by sim2real_da render, for source:=folder'),
     'class_map': (('adaptation',), 'isaac_sim, gazebo: YAML file of the simulator\'s names'),

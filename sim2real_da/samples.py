@@ -130,6 +130,7 @@ class Detection:
     :param box: ``(4,)`` xyxy in pixels of the original image
     :param pose: None where no pose could be computed: there is no default pose
     :param covariance: ``(6, 6)``, order x y z rx ry rz as geometry_msgs/PoseWithCovariance; None without a pose
+    :param track: number of the instance among those of its class, the same from picture to picture; None: not tracked
     """
 
     name: str
@@ -137,6 +138,7 @@ class Detection:
     box: NDArray[np.float64]
     pose: Pose | None = None
     covariance: NDArray[np.float64] | None = None
+    track: int | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ REMAPPINGS = ['--ros-args', '-r', 'weights:=adaptation/weights', '-r', 'detectio
               '-r', 'detections_3d:=perception/detections_3d']
 OPTIONAL = {'/clock', '/real/image/compressed', '/ground_truth', '/ground_truth_2d', '/sim/tf', '/sim/tf_static',
             '/sim/boxes_3d', '/sim/boxes_2d', '/sim/boxes_3d_labels', '/sim/boxes_2d_labels',
-            '/sim/segmentation_labels'}  # by parameter
+            '/sim/segmentation_labels', '/tf', '/tf_static'}  # by parameter
 
 
 @pytest.fixture(scope='module')

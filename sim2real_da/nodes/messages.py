@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose as PoseMessage
-from geometry_msgs.msg import PoseArray, PoseWithCovariance, PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseArray, PoseWithCovariance, PoseWithCovarianceStamped, TransformStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header, UInt8MultiArray
+from tf2_msgs.msg import TFMessage
 from vision_msgs.msg import (
     Detection2D,
     Detection2DArray,
@@ -294,7 +295,7 @@ def read_pose(message: PoseMessage, what: str) -> Pose:
         raise MessageError(f'{what}: {error}') from error
 
 
-def _detection_2d(name: str, score: float, box: NDArray[np.float64], number: int, head: Header) -> Detection2D:
+def _detection_2d(name: str, score: float, box: NDArray[np.float64], number: int | str, head: Header) -> Detection2D:
     x0, y0, x1, y1 = (float(v) for v in box)
     message = Detection2D(header=head, id=str(number))
     message.bbox.center.position.x, message.bbox.center.position.y = (x0 + x1) / 2, (y0 + y1) / 2
@@ -306,7 +307,7 @@ def _detection_2d(name: str, score: float, box: NDArray[np.float64], number: int
 
 
 def _detection_3d(name: str, score: float, pose: Pose, covariance: NDArray[np.float64] | None, model: ObjectModel,
-                  number: int, head: Header) -> Detection3D:
+                  number: int | str, head: Header) -> Detection3D:
     message = Detection3D(header=head, id=str(number))
     result = ObjectHypothesisWithPose()
     result.hypothesis.class_id, result.hypothesis.score = name, float(score)
@@ -458,18 +459,38 @@ def projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> NDA
 
 # --- detections ----------------------------------------
 
+def instance_name(detection: Detection, rank: int) -> str:
+    """Return what tells a detection from the others of its picture: ``mug_3`` of an instance, else its rank."""
+    return str(rank) if detection.track is None else f'{safe_name(detection.name)}_{detection.track}'
+
+
 def detections_2d_message(detections: Sequence[Detection], head: Header) -> Detection2DArray:
-    """Return all detections; ``id`` is the rank, shared with :func:`detections_3d_message`."""
+    """Return all detections; ``id`` is :func:`instance_name`, shared with :func:`detections_3d_message`."""
     return Detection2DArray(header=head, detections=[
-        _detection_2d(d.name, d.score, d.box, number, head) for number, d in enumerate(detections)])
+        _detection_2d(d.name, d.score, d.box, instance_name(d, rank), head) for rank, d in enumerate(detections)])
 
 
 def detections_3d_message(detections: Sequence[Detection], objects: Mapping[str, ObjectModel],
                           head: Header) -> Detection3DArray:
     """Return those detections that have a pose."""
     return Detection3DArray(header=head, detections=[
-        _detection_3d(d.name, d.score, d.pose, d.covariance, objects[d.name], number, head)
-        for number, d in enumerate(detections) if d.pose is not None])
+        _detection_3d(d.name, d.score, d.pose, d.covariance, objects[d.name], instance_name(d, rank), head)
+        for rank, d in enumerate(detections) if d.pose is not None])
+
+
+def transforms_message(detections: Sequence[Detection], head: Header, namespace: str) -> TFMessage:
+    """Return a transform for each tracked instance, from the header's frame to ``namespace/mug_3``."""
+    message = TFMessage()
+    for rank, detection in enumerate(detections):
+        if detection.pose is None or detection.track is None:
+            continue
+        child = '/'.join(filter(None, [namespace.strip('/'), instance_name(detection, rank)]))
+        transform = TransformStamped(header=head, child_frame_id=child)
+        pose, t = pose_message(detection.pose), transform.transform.translation
+        t.x, t.y, t.z = pose.position.x, pose.position.y, pose.position.z
+        transform.transform.rotation = pose.orientation
+        message.transforms.append(transform)
+    return message
 
 
 def read_detections(boxes: Detection2DArray, poses: Detection3DArray, topic: str) -> list[Detection]:
@@ -521,17 +542,24 @@ def topic_names(classes: Iterable[str]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for original in classes:
-        safe = re.sub(r'[^A-Za-z0-9]+', '_', original).strip('_')
-        if not safe:
-            raise MessageError(f'class {original!r}: no letter or digit that a topic name can hold; rename it')
-        if safe[0].isdigit():
-            safe = f'class_{safe}'
+        safe = safe_name(original)
         taken = [other for other, name in names.items() if name == safe]
         if taken:
             raise MessageError(
                 f'classes {taken[0]!r} and {original!r} would share the topic name {safe!r}; rename one of them')
         names[original] = safe
     return names
+
+
+def safe_name(name: str) -> str:
+    """Return a class's name as a topic can have it.
+
+    :raises MessageError: for one without a usable letter
+    """
+    safe = re.sub(r'[^A-Za-z0-9]+', '_', name).strip('_')
+    if not safe:
+        raise MessageError(f'class {name!r}: no letter or digit that a topic name can hold; rename it')
+    return f'class_{safe}' if safe[0].isdigit() else safe
 
 
 def marker_message(detections: Sequence[Detection], objects: Mapping[str, ObjectModel], head: Header) -> MarkerArray:

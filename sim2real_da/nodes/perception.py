@@ -16,22 +16,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from geometry_msgs.msg import PoseArray, PoseWithCovarianceStamped
 from rclpy.callback_groups import CallbackGroup
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import UInt8MultiArray
 from std_srvs.srv import Trigger
-from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
-from visualization_msgs.msg import MarkerArray
+from vision_msgs.msg import LabelInfo, VisionInfo
 
-from sim2real_da.evaluation.drawing import draw
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
-from sim2real_da.samples import Detection, Frame
+from sim2real_da.nodes.pose_output import PARAMETERS as OUTPUT
+from sim2real_da.nodes.pose_output import PoseOutput, read_thresholds
 
 DRAIN_S = 3.0  # an image in work when the node is told to stop gets this long to be answered
 
@@ -65,12 +63,18 @@ class Perception(ManagedNode):
         Parameter('max_detections', 20, 'best detections kept in one image', 1, 300, live=True),
         COMPRESSED,
         RECTIFIED,
+        *OUTPUT,
     )
 
     def __init__(self, **options: Any) -> None:
         super().__init__('perception', **options)
         self._estimator: Estimator | None = None
         self._worker: threading.Thread | None = None
+
+    def check_parameter(self, name: str, value: Any) -> None:
+        """Refuse thresholds that cannot be read."""
+        if name == 'class_thresholds':
+            read_thresholds(value)
 
     # --- life ----------------------------------------
 
@@ -81,7 +85,6 @@ class Perception(ManagedNode):
         self._location = str(path)
         self._estimator = Estimator(
             bundle, self.get('device'), self.get('score_threshold'), self.get('max_detections'))
-        names = messages.topic_names(bundle.classes)
         self._inbox: Image | CompressedImage | None = None
         self._wake = threading.Condition()
         self._stopping = False
@@ -92,14 +95,9 @@ class Perception(ManagedNode):
         self._latencies: deque[float] = deque(maxlen=200)
         self._group = WhileFree()
 
-        self._boxes = self.publish_on(Detection2DArray, '~/detections')
-        self._solids = self.publish_on(Detection3DArray, '~/detections_3d')
-        self._poses = self.publish_on(PoseArray, '~/poses')
-        self._pose = {c: self.publish_on(PoseWithCovarianceStamped, f'~/pose/{n}') for c, n in names.items()}
+        self._output = PoseOutput(self, bundle.objects)
         self._label_info = self.publish_on(LabelInfo, '~/label_info', latched=True)
         self._vision_info = self.publish_on(VisionInfo, '~/vision_info', latched=True)
-        self._overlay = self.publish_on(Image, '~/overlay', 1)
-        self._markers = self.publish_on(MarkerArray, '~/markers', 1)
 
         self._camera = CameraInput(self, 'real', self._accept, self._group)
         self.listen_to(UInt8MultiArray, 'weights', self._receive_weights, latched=True)
@@ -137,13 +135,17 @@ class Perception(ManagedNode):
         values: dict[str, object] = {
             'weights_version': version, 'recipe': self._estimator.bundle.recipe, 'frames_accepted': self._accepted,
             'frames_answered': self._answered, 'weight_swaps': self._swaps, 'weights_rejected': self._rejected,
-            'last_rejection': self._rejection, 'held': self._held,
+            'last_rejection': self._rejection, 'held': self._held, 'too_old': self._output.too_old,
+            'without_transform': self._output.without_transform,
         }
         latencies = sorted(self._latencies)
         if latencies:
             values['inference_ms_p50'] = 1e3 * latencies[len(latencies) // 2]
         if self._rejected and self._rejection:
             return DiagnosticStatus.WARN, f'weights v{version}; newer ones were rejected: {self._rejection}', values
+        if self._output.without_transform:
+            return (DiagnosticStatus.WARN, f'weights v{version}; {self._output.without_transform} pictures without a '
+                    f'transform to {self.get("target_frame")}: {self._output.reason}', values)
         return DiagnosticStatus.OK, f'weights v{version}' + (' (held)' if self._held else ''), values
 
     # --- images ----------------------------------------
@@ -183,24 +185,9 @@ class Perception(ManagedNode):
         self._estimator.score_threshold = self.get('score_threshold')
         self._estimator.max_detections = self.get('max_detections')
         found = self._estimator.estimate(frame.image, frame.intrinsics)
-        self._publish(found, frame)
+        self._output.give(found, frame)
         self._answered += 1
         self._latencies.append(time.monotonic() - started)
-
-    def _publish(self, found: list[Detection], frame: Frame) -> None:
-        assert self._estimator is not None
-        objects = self._estimator.bundle.objects
-        head = messages.header(frame.stamp, frame.frame_id)
-        self._boxes.publish(messages.detections_2d_message(found, head))
-        self._solids.publish(messages.detections_3d_message(found, objects, head))
-        self._poses.publish(messages.pose_array_message(found, head))
-        for name, pose in messages.best_poses(found, head).items():
-            self._pose[name].publish(pose)
-        if self._overlay.get_subscription_count():
-            self._overlay.publish(messages.image_message(
-                draw(frame.image, found, frame.intrinsics, objects, scale=1), head))
-        if self._markers.get_subscription_count():
-            self._markers.publish(messages.marker_message(found, objects, head))
 
     # --- weights ----------------------------------------
 
