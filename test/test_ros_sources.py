@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers import CAMERA, box_model, labelled_frame
@@ -177,3 +178,23 @@ def test_parameter_files_are_those_of_the_tables() -> None:
     for name, text in module.texts().items():
         written = (config_folder() / f'{name}.yaml').read_text(encoding='utf-8')
         assert written == text, f'config/{name}.yaml is old: python tools/write_parameter_files.py'
+
+
+def test_camera_shows_a_folder_of_images(graph: Graph, tmp_path: Path) -> None:
+    (tmp_path / 'images').mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / 'images' / f'{number}.png'), np.full((48, 64, 3), 50 * number, np.uint8))
+    (tmp_path / 'images' / '1.png').write_bytes(b'nothing')
+    (tmp_path / 'camera.yaml').write_text(json.dumps({  # JSON is YAML
+        'image_width': 64, 'image_height': 48, 'distortion_model': 'equidistant',
+        'camera_matrix': {'data': [50.0, 0, 30, 0, 51, 20, 0, 0, 1]},
+        'distortion_coefficients': {'data': [0.1, 0.0, 0.0, 0.0]}}))
+    images, infos = graph.collect(Image, 'real/image'), graph.collect(CameraInfo, 'real/camera_info')
+    graph.start('camera', {'source': str(tmp_path / 'images'), 'camera_info': str(tmp_path / 'camera.yaml'),
+                           'rate': 10.0})
+    graph.until(lambda: len(images) >= 6, 'three rounds of two readable images')
+    assert {messages.read_image(i, '')[0, 0, 0] for i in images} == {0, 100}
+    assert messages.read_camera_info(infos[0], '', (64, 48)).fisheye
+    graph.until(lambda: 'could not be read' in graph.diagnostics['camera'].message, 'the broken image')
+    result = graph.set_parameter('camera', 'stream', 'scoring')
+    assert not result.successful and 'no ground truth' in result.reason

@@ -1,9 +1,10 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Camera node: replays a BOP data set's photographs, or the surrogate world where there are none, as a camera would.
+"""Camera node: a webcam, a recording, a BOP data set's photographs or the surrogate world, as a camera would show it.
 
-Two streams of different frames: ``adaptation`` without labels, and ``scoring``, whose labels go to the evaluator alone.
-The surrogate's frames are drawn once, kept on disk in BOP layout, and replayed like any data set.
+Data sets and the surrogate world have two streams of different frames: ``adaptation`` without labels, and ``scoring``,
+whose labels go to the evaluator alone. The surrogate's frames are drawn once, kept on disk in BOP layout, and replayed
+like any data set. Recordings have no labels, and are shown in their order.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from sim2real_da.data.bop import BopDataset, lmo_split, write_scene
+from sim2real_da.data.camera_info import read_calibration
+from sim2real_da.data.recordings import Recording, is_recording, open_recording
 from sim2real_da.nodes import messages
+from sim2real_da.nodes.camera_input import RECTIFIED
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
 from sim2real_da.resources import config_folder
-from sim2real_da.samples import Intrinsics, LabelledFrame, ObjectModel
+from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectModel
 from sim2real_da.simulation.objects import cache_folder, tools
 from sim2real_da.simulation.render import default_intrinsics
 from sim2real_da.simulation.surrogate import SurrogateWorld
@@ -69,7 +73,11 @@ class Camera(ManagedNode):
     """See the module and the table of topics in the README."""
 
     PARAMETERS = (
-        Parameter('source', 'surrogate', 'surrogate, or a BOP data set\'s folder', path=True),
+        Parameter('source', 'surrogate', 'surrogate, a BOP data set\'s folder, a folder of images, a video, a bag '
+                  '(rosbag2 folder, .mcap, .db3), or webcam:0', path=True),
+        Parameter('camera_info', '', 'calibration (YAML of camera_calibration) of images, video or webcam', path=True),
+        Parameter('image_topic', '', 'whose images of a bag; may be empty where there is one topic of them'),
+        RECTIFIED,
         Parameter('stream', 'adaptation', 'which frames are shown; ground_truth goes with scoring only',
                   choices=STREAMS, live=True),
         Parameter('rate', 5.0, 'images in a second', 0.1, 120.0),
@@ -100,9 +108,12 @@ class Camera(ManagedNode):
         self._order: list[int] = []
         self._rng = np.random.default_rng(0)
         self._position = 0
+        self._recording: Recording | None = None
         source = str(self.get('source'))
         if source == 'surrogate':
             self._open_surrogate()
+        elif is_recording(source):
+            self._open_recording(source)
         else:
             self._open_dataset(Path(source).expanduser())
         for stream, (_, ids) in self._streams.items():
@@ -133,6 +144,24 @@ class Camera(ManagedNode):
             if not ids:
                 raise ValueError(f'{folder}: no frame is left for the {stream} stream')
 
+    def _open_recording(self, source: str) -> None:
+        if self.get('stream') != 'adaptation':
+            raise ValueError(f'stream: {self.get("stream")}, but {source} has no ground truth to score with')
+        file = self.get('camera_info')
+        intrinsics = read_calibration(Path(file).expanduser(), self.get('rectified')) if file else None
+        self._recording = open_recording(source, intrinsics, self.get('image_topic'), self.get('rectified'))
+
+    def check_parameter(self, name: str, value: Any) -> None:
+        """Refuse the scoring stream of a recording."""
+        if name == 'stream' and value == 'scoring' and getattr(self, '_recording', None) is not None:
+            raise ValueError(f'{self.get("source")} has no ground truth to score with')
+
+    def cleanup(self) -> None:
+        """Let go of a recording."""
+        if getattr(self, '_recording', None) is not None:
+            self._recording.close()  # type: ignore[union-attr]
+        self._recording = None
+
     def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Say which stream plays and what could not be read."""
         values = {'stream': self.get('stream'), 'shown': self._shown, 'unreadable': self._unreadable}
@@ -144,6 +173,9 @@ class Camera(ManagedNode):
 
     def _next(self) -> tuple[int, LabelledFrame] | None:
         """Return the next readable frame and its id, None at the end."""
+        if self._recording is not None:
+            frame = self._recorded(self._recording)
+            return None if frame is None else (self._shown, LabelledFrame(frame, ()))
         stream = self.get('stream')
         if stream != self._playing:
             self._playing, self._position, self._ended = stream, 0, False
@@ -166,6 +198,25 @@ class Camera(ManagedNode):
             except (OSError, ValueError) as error:
                 self._unreadable += 1
                 self.get_logger().error(f'frame left out: {error}')
+        return None
+
+    def _recorded(self, recording: Recording) -> Frame | None:
+        """Return the next readable frame of a recording, None at the end."""
+        self._playing = 'adaptation'
+        for _ in range(BUSY_LIMIT):
+            try:
+                frame = recording.read()
+            except ValueError as error:
+                self._unreadable += 1
+                self.get_logger().error(f'frame left out: {error}', throttle_duration_sec=5.0)
+                continue
+            if frame is not None or self._ended:
+                return frame
+            if not self.get('loop'):
+                self.get_logger().info(f'{self.get("source")}: at the end')
+                self._ended = True
+                return None
+            recording.rewind()
         return None
 
     def _publish(self) -> None:

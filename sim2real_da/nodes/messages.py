@@ -37,6 +37,7 @@ from vision_msgs.msg import (
 )
 from visualization_msgs.msg import Marker, MarkerArray
 
+from sim2real_da.data.camera_info import intrinsics_of
 from sim2real_da.geometry import inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
@@ -200,62 +201,16 @@ def compressed_message(image: NDArray[np.uint8], head: Header, quality: int = 90
 
 # --- camera ----------------------------------------
 
-# ROS name of a distortion model: possible counts of coefficients
-LENSES: dict[str, tuple[int, ...]] = {'plumb_bob': (4, 5), 'rational_polynomial': (8, 12), 'equidistant': (4,)}
-
-
 def read_camera_info(message: CameraInfo, topic: str, size: tuple[int, int] | None = None,
                      rectified: bool = False) -> Intrinsics:
-    """Return the intrinsics of the pictures this camera_info goes with, region of interest and binning applied.
+    """Return the intrinsics of the pictures this camera_info goes with: :func:`.camera_info.intrinsics_of`.
 
-    :param size: width and height of the picture at hand; None to skip the comparison
-    :param rectified: the pictures are rectified: P describes them and there is no distortion; else K and D do
-    :raises MessageError: an uncalibrated camera (K or P all zero), NaN, a distortion model this package does not know,
-        a region outside the image, or another size than the picture's
+    :raises MessageError: for one that cannot be used
     """
-    name = 'P' if rectified else 'K'
-    k = np.asarray(message.p, np.float64).reshape(3, 4)[:, :3] if rectified else np.reshape(message.k, (3, 3))
-    d = () if rectified else tuple(float(v) for v in message.d)
-    if not (np.all(np.isfinite(k)) and np.all(np.isfinite(d))):
-        raise MessageError(f'{topic}: {name} or D is not finite ({name} = {k.tolist()}, D = {list(d)}); '
-                           f'calibrate the camera')
-    if k[0, 0] <= 0 or k[1, 1] <= 0:
-        raise MessageError(f'{topic}: focal lengths fx = {k[0, 0]:g}, fy = {k[1, 1]:g} in {name}, expected positive '
-                           f'ones; an all-zero {name} means an uncalibrated camera')
-    if message.width < 1 or message.height < 1:
-        raise MessageError(f'{topic}: size {message.width}x{message.height}, expected at least 1x1')
-    fisheye = not rectified and message.distortion_model == 'equidistant'
-    if (any(d) or fisheye) and len(d) not in LENSES.get(message.distortion_model, ()):
-        raise MessageError(
-            f'{topic}: distortion model {message.distortion_model!r} with {len(d)} coefficients, expected plumb_bob '
-            f'(4 or 5), rational_polynomial (8 or 12) or equidistant (4); rectify the images or recalibrate')
-    x0, y0, width, height = _region(message, topic)
-    bx, by = max(int(message.binning_x), 1), max(int(message.binning_y), 1)
     try:
-        # K and P are for the full picture (CameraInfo.msg); with pixel centres at integers, binning shifts by half a
-        # pixel.
-        intrinsics = Intrinsics(
-            width // bx, height // by, k[0, 0] / bx, k[1, 1] / by, (k[0, 2] - x0 + 0.5) / bx - 0.5,
-            (k[1, 2] - y0 + 0.5) / by - 0.5, d if any(d) or fisheye else (), fisheye)
+        return intrinsics_of(message, size, rectified)
     except ValueError as error:
-        raise MessageError(f'{topic}: region {width}x{height}, binning {bx}x{by}: {error}') from error
-    if size is not None and size != (intrinsics.width, intrinsics.height):
-        raise MessageError(
-            f'{topic}: describes images of {intrinsics.width}x{intrinsics.height} but the image is '
-            f'{size[0]}x{size[1]}; publish the camera_info of this image size')
-    return intrinsics
-
-
-def _region(message: CameraInfo, topic: str) -> tuple[int, int, int, int]:
-    """Return x, y, width, height of the region of interest in the full picture; all zero means the full picture."""
-    roi = message.roi
-    if roi.width == 0 or roi.height == 0:
-        return 0, 0, int(message.width), int(message.height)
-    if roi.x_offset + roi.width > message.width or roi.y_offset + roi.height > message.height:
-        raise MessageError(
-            f'{topic}: region {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) lies outside the image of '
-            f'{message.width}x{message.height}')
-    return int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)
+        raise MessageError(f'{topic}: {error}') from error
 
 
 def camera_info_message(intrinsics: Intrinsics, head: Header) -> CameraInfo:
