@@ -74,15 +74,64 @@ def test_rows_with_padding_and_no_copy() -> None:
     assert np.shares_memory(found, np.frombuffer(message.data, np.uint8))
 
 
-def test_foreign_encodings_by_library() -> None:
-    mono = np.full((4, 4), 257 * 100, np.uint16)
-    for big in (False, True):
-        found = messages.read_image(image('mono16', mono.astype('>u2' if big else '<u2'), big=big), 'real/image')
-        assert abs(int(found[0, 0, 0]) - 100) <= 1 and found.shape == (4, 4, 3)
-    bayer = np.zeros((8, 8), np.uint8)
-    bayer[0::2, 0::2] = 255  # rggb: only the red cells are lit
-    red = messages.read_image(image('bayer_rggb8', bayer), 'real/image')[3, 3]
-    assert red[0] > 200 and red[1] < 50 and red[2] < 50
+def padded(encoding: str, pixels: np.ndarray, padding: int, big: bool) -> Image:
+    """An image whose rows end in bytes that belong to no pixel."""
+    pixels = np.ascontiguousarray(pixels.astype('>u2') if big else pixels)
+    rows = pixels.reshape(len(pixels), -1).view(np.uint8).reshape(len(pixels), -1)
+    message = image(encoding, np.concatenate([rows, np.full((len(rows), padding), 77, np.uint8)], 1), big=big)
+    message.width = pixels.shape[1]
+    return message
+
+
+WHOLE = np.full((8, 8, 3), (200, 40, 90), np.uint8)
+RED_CELL = {'rggb': (0, 0), 'grbg': (0, 1), 'gbrg': (1, 0), 'bggr': (1, 1)}
+
+
+def bayer(pattern: str) -> np.ndarray:
+    cells = np.zeros((8, 8), np.uint8)
+    row, column = RED_CELL[pattern]
+    cells[row::2, column::2] = 255  # only the red cells are lit
+    return cells
+
+
+def yuv(order: str) -> np.ndarray:
+    """Red as cameras code it (ITU-R BT.601, black is 16): y 81, u 90, v 240."""
+    pixels = np.zeros((8, 8, 2), np.uint8)
+    pixels[..., order.index('y')] = 81
+    pixels[:, 0::2, order.index('c')] = 90
+    pixels[:, 1::2, order.index('c')] = 240
+    return pixels
+
+
+def wide(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('encoding, pixels, expected', [
+    *((f'bayer_{p}8', bayer(p), (255, 0, 0)) for p in RED_CELL),
+    *((f'bayer_{p}16', wide(bayer(p)), (255, 0, 0)) for p in RED_CELL),
+    ('mono16', wide(WHOLE[..., 0]), (200, 200, 200)),
+    ('rgb16', wide(WHOLE), (200, 40, 90)), ('bgr16', wide(WHOLE[..., ::-1]), (200, 40, 90)),
+    ('rgba16', wide(np.concatenate([WHOLE, WHOLE[..., :1]], 2)), (200, 40, 90)),
+    ('bgra16', wide(np.concatenate([WHOLE[..., ::-1], WHOLE[..., :1]], 2)), (200, 40, 90)),
+    ('yuv422', yuv('cy'), (255, 0, 0)), ('uyvy', yuv('cy'), (255, 0, 0)),
+    ('yuv422_yuy2', yuv('yc'), (255, 0, 0)), ('yuyv', yuv('yc'), (255, 0, 0)),
+])
+def test_encodings_read_by_a_library(encoding: str, pixels: np.ndarray, expected: tuple[int, ...],
+                                     padding: int) -> None:
+    for big in (False, True) if pixels.dtype == np.uint16 else (False,):
+        found = messages.read_image(padded(encoding, pixels, padding, big), 'real/image')
+        assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+        np.testing.assert_allclose(found[2:6, 2:6], np.broadcast_to(expected, (4, 4, 3)), atol=2)
+
+
+def test_png_images_of_8_and_16_bits() -> None:
+    for pixels in (WHOLE, wide(WHOLE)):
+        message = messages.compressed_message(WHOLE, HEAD)
+        message.format = 'png'
+        message.data = array.array('B', cv2.imencode('.png', pixels[..., ::-1])[1].tobytes())
+        np.testing.assert_array_equal(messages.read_any_image(message, 't'), WHOLE)
 
 
 @pytest.mark.parametrize('change, says', [
