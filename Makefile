@@ -13,7 +13,7 @@ OUT ?= demo_output
 RUN = tools/with_env.sh $(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint benchmarks benchmark-lmo soak clean
+.PHONY: help setup demo demo-grasp test lint benchmarks benchmark-lmo soak clean
 
 help: ## say what there is
 	@echo 'make TARGET [ROS=jazzy|kilted] [PYTHON=/path/to/python3]'
@@ -24,6 +24,9 @@ setup: ## make the environment (.venv): libraries, ROS 2, messages, this package
 
 demo: setup ## a ROS 2 graph that adapts, under 10 minutes: [DATA=BOP folder] [OUT=demo_output]
 	@$(RUN) python -m sim2real_da.nodes.demo --out '$(OUT)' $(if $(DATA),--data '$(DATA)')
+
+demo-grasp: setup ## a gripper picks tools by the published poses, before and after adaptation, 15 minutes
+	@$(RUN) python examples/tabletop_gripper.py
 
 test: setup ## all tests: [TESTS='test/test_geometry.py -k quaternion']
 	@$(RUN) python -m pytest $(TESTS)

@@ -94,7 +94,7 @@ class World:
         spec.stat.extent, spec.stat.center = 1.0, [0, 0, 0]  # znear, zfar count in these
         for kind, pictures in (('flat', self._textures.flat), ('wrapped', self._textures.wrapped)):
             for number, picture in enumerate(pictures):
-                self._add_texture(spec, f'{kind}{number}', picture, cube=kind == 'wrapped')
+                _add_texture(spec, f'{kind}{number}', picture, cube=kind == 'wrapped')
         room = spec.worldbody
         room.add_camera(name='camera', pos=[0, 0, 1], sensor_size=[1, 1], focal_length=[1, 1], resolution=[8, 8])
         for number in range(LIGHTS):
@@ -117,7 +117,7 @@ class World:
             room.add_geom(name=f'fence{number}', type=plane, size=[5, 5, 1], group=PARKED,
                           pos=turn.apply([WALL, 0, 0]), quat=_wxyz(frame))
         for item in (*self.objects, *self.clutter):
-            self._add_object(spec, item)
+            add_object(spec, item)
         for number in range(self._primitives):
             body = room.add_body(name=f'primitive{number}')
             body.add_freejoint()
@@ -129,16 +129,6 @@ class World:
         return spec
 
     @staticmethod
-    def _add_texture(spec: mujoco.MjSpec, name: str, picture: NDArray[np.uint8], cube: bool = False) -> None:
-        texture = spec.add_texture(name=name)
-        texture.type = mujoco.mjtTexture.mjTEXTURE_CUBE if cube else mujoco.mjtTexture.mjTEXTURE_2D
-        texture.height, texture.width, texture.nchannel = (*picture.shape[:2], 3)
-        if cube:
-            texture.height *= 6
-            picture = np.concatenate([picture] * 6)
-        texture.data = np.ascontiguousarray(picture).tobytes()
-
-    @staticmethod
     def _surface(
         spec: mujoco.MjSpec, name: str, room: mujoco.MjsBody, shape: int, position: ArrayLike, size: list[float],
         frame: Rotation | None = None,
@@ -147,42 +137,6 @@ class World:
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = 'flat0'
         room.add_geom(name=name, type=shape, pos=np.asarray(position), size=size, material=name, contype=0,
                       conaffinity=0, quat=_wxyz(frame or Rotation.identity()))
-
-    def _add_object(self, spec: mujoco.MjSpec, item: SimObject) -> None:
-        body = spec.worldbody.add_body(name=item.name)
-        body.add_freejoint()
-        for number, part in enumerate(item.parts):
-            name = f'{item.name}:{number}'
-            mesh = spec.add_mesh(name=name)
-            mesh.uservert = np.asarray(part.vertices, dtype=np.float32).ravel()
-            mesh.userface = np.asarray(part.faces, dtype=np.int32).ravel()
-            mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
-            mesh.maxhullvert = 48
-            material = spec.add_material(name=name, specular=part.specular, shininess=part.shininess)
-            if np.ndim(part.colours) == 2:
-                self._colour_faces(spec, mesh, part)
-                material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
-            else:
-                material.rgba = [*part.colours, 1]
-            collide = int(part.collide)
-            body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=name,
-                          mass=item.mass / len(item.parts), contype=collide, conaffinity=collide,
-                          group=SHOWN if part.draw else PARKED, friction=[0.8, 0.02, 0.002])
-
-    @classmethod
-    def _colour_faces(cls, spec: mujoco.MjSpec, mesh: mujoco.MjsMesh, part: Part) -> None:
-        """Give each face one cell of a texture: MuJoCo draws no vertex colours."""
-        count, cell = len(part.faces), 4
-        side = int(np.ceil(np.sqrt(count)))
-        picture = np.zeros((side * side, 3), dtype=np.uint8)
-        picture[:count] = np.round(255 * np.clip(part.colours, 0, 1))
-        picture = picture.reshape(side, side, 3).repeat(cell, axis=0).repeat(cell, axis=1)
-        cls._add_texture(spec, mesh.name, picture)
-        row, column = np.divmod(np.arange(count), side)
-        # all three corners of a face at its cell's centre; user textures are stored top row first, v counts up
-        where = np.stack([(column + 0.5) / side, (row + 0.5) / side], axis=1)
-        mesh.usertexcoord = where.astype(np.float32).ravel()
-        mesh.userfacetexcoord = np.repeat(np.arange(count, dtype=np.int32), 3)
 
     def _index(self) -> None:
         """Look up the numbers MuJoCo gave to what changes later."""
@@ -511,3 +465,51 @@ def _bounds(pixels: Array) -> Array:
 
 def _touch(first: Array, second: Array) -> bool:
     return bool(np.all(first[:2] < second[2:]) and np.all(second[:2] < first[2:]))
+
+
+def add_object(spec: mujoco.MjSpec, item: SimObject) -> None:
+    """Add an object with its own colours and contacts to a scene, as a free body of its name."""
+    body = spec.worldbody.add_body(name=item.name)
+    body.add_freejoint()
+    for number, part in enumerate(item.parts):
+        name = f'{item.name}:{number}'
+        mesh = spec.add_mesh(name=name)
+        mesh.uservert = np.asarray(part.vertices, dtype=np.float32).ravel()
+        mesh.userface = np.asarray(part.faces, dtype=np.int32).ravel()
+        mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_CONVEX
+        mesh.maxhullvert = 48
+        material = spec.add_material(name=name, specular=part.specular, shininess=part.shininess)
+        if np.ndim(part.colours) == 2:
+            _colour_faces(spec, mesh, part)
+            material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
+        else:
+            material.rgba = [*part.colours, 1]
+        collide = int(part.collide)
+        body.add_geom(name=name, type=mujoco.mjtGeom.mjGEOM_MESH, meshname=name, material=name,
+                      mass=item.mass / len(item.parts), contype=collide, conaffinity=collide,
+                      group=SHOWN if part.draw else PARKED, friction=[0.8, 0.02, 0.002])
+
+
+def _colour_faces(spec: mujoco.MjSpec, mesh: mujoco.MjsMesh, part: Part) -> None:
+    """Give each face one cell of a texture: MuJoCo draws no vertex colours."""
+    count, cell = len(part.faces), 4
+    side = int(np.ceil(np.sqrt(count)))
+    picture = np.zeros((side * side, 3), dtype=np.uint8)
+    picture[:count] = np.round(255 * np.clip(part.colours, 0, 1))
+    picture = picture.reshape(side, side, 3).repeat(cell, axis=0).repeat(cell, axis=1)
+    _add_texture(spec, mesh.name, picture)
+    row, column = np.divmod(np.arange(count), side)
+    # all three corners of a face at its cell's centre; user textures are stored top row first, v counts up
+    where = np.stack([(column + 0.5) / side, (row + 0.5) / side], axis=1)
+    mesh.usertexcoord = where.astype(np.float32).ravel()
+    mesh.userfacetexcoord = np.repeat(np.arange(count, dtype=np.int32), 3)
+
+
+def _add_texture(spec: mujoco.MjSpec, name: str, picture: NDArray[np.uint8], cube: bool = False) -> None:
+    texture = spec.add_texture(name=name)
+    texture.type = mujoco.mjtTexture.mjTEXTURE_CUBE if cube else mujoco.mjtTexture.mjTEXTURE_2D
+    texture.height, texture.width, texture.nchannel = (*picture.shape[:2], 3)
+    if cube:
+        texture.height *= 6
+        picture = np.concatenate([picture] * 6)
+    texture.data = np.ascontiguousarray(picture).tobytes()

@@ -1,0 +1,117 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""A grasping program's side of perception, as small as it gets: ``python examples/grasp_client.py --class mug``.
+
+It waits for a pose of one class, believes only what is fresh, in the robot's frame and sure enough, keeps perception's
+weights as they are while it grasps, and publishes where to: ``~/target`` (geometry_msgs/PoseStamped, the object's CAD
+frame). Perception has to publish in that frame: ``ros2 launch sim2real_da adapt.launch.py target_frame:=base_link``.
+Nothing is published where nothing is found, so a client that waits moves nowhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.node import Node
+from std_srvs.srv import Trigger
+
+
+class GraspClient(Node):
+    """Listens to one class's poses.
+
+    :param topic: class name as it stands in the topic ``perception/pose/<topic>``
+    :param frame: in which poses are expected; another one is refused
+    :param max_age_s: a pose of an older picture is not grasped at
+    :param worst_m: largest standard deviation of the position to grasp at
+    """
+
+    def __init__(self, topic: str, frame: str = 'base_link', max_age_s: float = 1.0, worst_m: float = 0.05,
+                 **options: object) -> None:
+        super().__init__(f'grasp_{topic}', **options)
+        self.frame, self.max_age_s, self.worst_m = frame, max_age_s, worst_m
+        self.latest: PoseWithCovarianceStamped | None = None  # the last pose that can be grasped at
+        self.grasping = False
+        self.create_subscription(PoseWithCovarianceStamped, f'perception/pose/{topic}', self._take, 10)
+        self._target = self.create_publisher(PoseStamped, '~/target', 1)
+        self._hold = self.create_client(Trigger, 'perception/hold')
+        self._release = self.create_client(Trigger, 'perception/release')
+
+    def refusal(self, message: PoseWithCovarianceStamped) -> str:
+        """Say why a pose is not grasped at, empty when it can be."""
+        if message.header.frame_id != self.frame:
+            return f'frame {message.header.frame_id!r}, expected {self.frame!r}: set target_frame in perception'
+        age = (self.get_clock().now() - rclpy.time.Time.from_msg(message.header.stamp)).nanoseconds / 1e9
+        if age > self.max_age_s:
+            return f'{age:.2f} s old, at most {self.max_age_s:g}'
+        deviation = float(np.sqrt(np.linalg.eigvalsh(np.reshape(message.pose.covariance, (6, 6))[:3, :3]).max()))
+        if deviation > self.worst_m:
+            return f'position known to {deviation:.3f} m only, at worst {self.worst_m:g}'
+        return ''
+
+    def _take(self, message: PoseWithCovarianceStamped) -> None:
+        reason = self.refusal(message)
+        if reason:
+            self.get_logger().info(f'not grasped at: {reason}', throttle_duration_sec=2.0)
+            return
+        self.latest = message
+
+    def begin(self, then: Callable[[PoseStamped], None]) -> None:
+        """Hold perception's weights, then publish the target of the latest pose and hand it on."""
+        message = self.latest
+        if message is None or self.grasping:
+            return
+        self.grasping = True
+
+        def held(_: object) -> None:
+            target = PoseStamped(header=message.header, pose=message.pose.pose)
+            self._target.publish(target)
+            then(target)
+
+        if self._hold.service_is_ready():
+            self._hold.call_async(Trigger.Request()).add_done_callback(held)
+        else:
+            held(None)
+
+    def end(self) -> None:
+        """Let perception take newer weights, and forget the pose: the object is not there any more."""
+        self.grasping, self.latest = False, None
+        if self._release.service_is_ready():
+            self._release.call_async(Trigger.Request())
+
+
+def main() -> None:
+    """Say where to grasp whenever there is a pose, once every few seconds."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
+    parser.add_argument('--class', dest='topic', required=True, help='class, as in the topic perception/pose/<class>')
+    parser.add_argument('--frame', default='base_link')
+    parser.add_argument('--seconds', type=float, default=5.0, help='that a grasp takes')
+    options, others = parser.parse_known_args()
+    rclpy.init(args=others)
+    client = GraspClient(options.topic, options.frame)
+    began: list[float] = []
+
+    def grasp(target: PoseStamped) -> None:
+        place = target.pose.position
+        client.get_logger().info(f'grasp at ({place.x:.3f}, {place.y:.3f}, {place.z:.3f})')
+        began.append(client.get_clock().now().nanoseconds / 1e9)  # a robot would start to move here
+
+    try:
+        while rclpy.ok():
+            rclpy.spin_once(client, timeout_sec=0.1)
+            client.begin(grasp)
+            if began and client.get_clock().now().nanoseconds / 1e9 - began[-1] > options.seconds:
+                began.clear()
+                client.end()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        client.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()
