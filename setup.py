@@ -45,6 +45,8 @@ setup(
         *installed('launch', '*.launch.py'),
         *installed('config', '*.yaml'),
         *installed('config', '*.xml'),
+        *installed('config/rviz', '*.rviz'),
+        *installed('config/foxglove', '*.json'),
     ],
     install_requires=requirements('requirements.txt'),
     extras_require={'test': requirements('requirements-test.txt')},

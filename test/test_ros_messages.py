@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import array
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -391,8 +392,10 @@ def test_topic_names() -> None:
 
 
 def test_markers_start_with_delete_all() -> None:
-    markers = messages.marker_message(detections(), {'cube': cube()}, HEAD).markers
-    assert markers[0].action == 3 and len(markers) == 1 + 2 * 2
+    found = [*detections(), replace(next(d for d in detections() if d.pose is not None), track=7)]
+    markers = messages.marker_message(found, {'cube': cube()}, HEAD, 5).markers
+    assert markers[0].action == 3 and len(markers) == 1 + 2 * 3
+    assert markers[-1].text == f'cube_7 {found[-1].score:.2f} v5'  # instance, score, version of the weights
 
 
 def test_label_info_round_trip_and_gaps() -> None:

@@ -89,7 +89,7 @@ def camera_in_base(stamp: int, x: float = 0.0) -> TFMessage:
 def test_poses_are_given_in_the_robots_frame_at_the_pictures_time() -> None:
     board = Board(target_frame='base_link')
     output = PoseOutput(board, MODELS)
-    output.give([mug()], frame(2 * SECOND))
+    output.give([mug()], frame(2 * SECOND), 3)
     board.listeners['/tf'](camera_in_base(SECOND, 1.0))
     assert not board.published['~/detections_3d'], 'the latest transform was taken for that of the picture'
     board.listeners['/tf'](camera_in_base(3 * SECOND, 3.0))
@@ -110,7 +110,7 @@ def test_pictures_are_answered_in_their_order() -> None:
     output = PoseOutput(board, MODELS)
     board.listeners['/tf'](camera_in_base(0))
     for stamp in (3, 4):
-        output.give([mug()], frame(stamp * SECOND))
+        output.give([mug()], frame(stamp * SECOND), 3)
     board.listeners['/tf'](camera_in_base(5 * SECOND))
     assert [m.header.stamp.sec for m in board.published['~/detections_3d']] == [3, 4]
 
@@ -120,7 +120,7 @@ def test_without_a_transform_a_picture_gets_boxes_and_no_poses(monkeypatch: pyte
     monkeypatch.setattr(pose_output.time, 'monotonic', lambda: clock[0])
     board = Board(target_frame='base_link')
     output = PoseOutput(board, MODELS)
-    output.give([mug()], frame(SECOND))
+    output.give([mug()], frame(SECOND), 3)
     clock[0] = 0.9
     board.listeners['timer'](None)
     assert not board.published['~/detections']
@@ -136,7 +136,7 @@ def test_waiting_pictures_are_bounded() -> None:
     board = Board(target_frame='base_link', tf_timeout_s=60.0)
     output = PoseOutput(board, MODELS)
     for number in range(25):
-        output.give([mug()], frame(number * SECOND))
+        output.give([mug()], frame(number * SECOND), 3)
     assert len(board.published['~/detections']) == 15 and output.without_transform == 15
 
 
@@ -144,9 +144,9 @@ def test_old_pictures_get_no_poses() -> None:
     board = Board(max_age_s=0.5)
     output = PoseOutput(board, MODELS)
     board.time = 10 * SECOND
-    output.give([mug()], frame(10 * SECOND - SECOND // 4))
+    output.give([mug()], frame(10 * SECOND - SECOND // 4), 3)
     assert board.last('~/detections_3d').detections
-    output.give([mug()], frame(9 * SECOND))
+    output.give([mug()], frame(9 * SECOND), 3)
     assert board.last('~/detections').detections and not board.last('~/detections_3d').detections
     assert len(board.published['~/pose/mug']) == 1 and output.too_old == 1
 
@@ -157,7 +157,7 @@ def test_classes_have_thresholds_of_their_own() -> None:
         PoseOutput(board, MODELS)
     board = Board(class_thresholds='mug=0.5')
     output = PoseOutput(board, MODELS)
-    output.give([mug(0.49), mug(0.51, 0.4), mug(0.31, name='cell phone')], frame(0))
+    output.give([mug(0.49), mug(0.51, 0.4), mug(0.31, name='cell phone')], frame(0), 3)
     assert [d.results[0].hypothesis.class_id for d in board.last('~/detections').detections] == ['mug', 'cell phone']
 
 
@@ -170,15 +170,15 @@ def test_thresholds_that_cannot_be_read(text: str) -> None:
 def test_instances_have_stable_names_on_every_topic() -> None:
     board = Board(broadcast_tf=True, smoothing=0.5)
     output = PoseOutput(board, MODELS)
-    output.give([mug(0.9, 0.1), mug(0.8, 0.4)], frame(0))
-    output.give([mug(0.9, 0.42), mug(0.8, 0.1), mug(0.7, name='cell phone')], frame(SECOND // 10))
+    output.give([mug(0.9, 0.1), mug(0.8, 0.4)], frame(0), 3)
+    output.give([mug(0.9, 0.42), mug(0.8, 0.1), mug(0.7, name='cell phone')], frame(SECOND // 10), 3)
     assert [d.id for d in board.last('~/detections_3d').detections] == ['mug_2', 'mug_1', 'cell_phone_1']
     assert [d.id for d in board.last('~/detections').detections] == ['mug_2', 'mug_1', 'cell_phone_1']
     transforms = board.last('/tf').transforms
     assert [t.child_frame_id for t in transforms] == ['arm/mug_2', 'arm/mug_1', 'arm/cell_phone_1']
     assert transforms[0].transform.translation.x == pytest.approx(0.41)
     assert transforms[0].header.frame_id == 'camera'
-    output.give([], frame(SECOND // 5))
+    output.give([], frame(SECOND // 5), 3)
     assert len(board.published['/tf']) == 2  # nothing seen, nothing sent
 
 

@@ -37,12 +37,14 @@ def draw(
     objects: Mapping[str, ObjectModel],
     truth: Sequence[ObjectLabel] = (),
     scale: int | None = None,
+    caption: str = '',
 ) -> Image:
     """Return a picture with the detections drawn over it.
 
     :param image: uint8 RGB ``(H, W, 3)``, left as it is
     :param objects: sizes of the 3-D boxes; a class that is not among them gets axes of 5 cm and no 3-D box
     :param truth: drawn as thin white 3-D boxes
+    :param caption: written into the lower left corner
     :param scale: whole-number enlargement; None doubles a picture that is less than 480 pixels wide
     :return: uint8 RGB ``(scale * H, scale * W, 3)``
     """
@@ -67,6 +69,8 @@ def draw(
             painter.axes(detection.pose, model)
     for detection in ordered:
         painter.tag(detection, class_colour(detection.name, objects))
+    if caption:
+        painter.label(caption, 0, canvas.shape[0], TRUTH)
     return canvas
 
 
@@ -105,11 +109,13 @@ class _Painter:
             self._line(tips[0], tip, colour, 2)
 
     def tag(self, detection: Detection, colour: Colour) -> None:
-        text = f'{detection.name} {detection.score:.2f}'
-        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self.text, 1)
         left, top = self._pixels(np.asarray(detection.box, dtype=np.float64)[None, :2])[0]
-        if not np.isfinite([left, top]).all():
-            return
+        if np.isfinite([left, top]).all():
+            self.label(f'{detection.name} {detection.score:.2f}', left, top, colour)
+
+    def label(self, text: str, left: float, top: float, colour: Colour) -> None:
+        """Write above a place, within the picture."""
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self.text, 1)
         rows, columns = self.canvas.shape[:2]
         x = int(np.clip(left, 0, max(columns - width - 4, 0)))
         y = int(np.clip(top - height - base - 2, 0, max(rows - height - base - 3, 0)))

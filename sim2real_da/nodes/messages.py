@@ -517,18 +517,20 @@ def safe_name(name: str) -> str:
     return f'class_{safe}' if safe[0].isdigit() else safe
 
 
-def marker_message(detections: Sequence[Detection], objects: Mapping[str, ObjectModel], head: Header) -> MarkerArray:
-    """Return boxes and class names for RViz; the first marker deletes those of the picture before."""
+def marker_message(detections: Sequence[Detection], objects: Mapping[str, ObjectModel], head: Header,
+                   version: int) -> MarkerArray:
+    """Return boxes, and instance, score and version of the weights; the first marker deletes those of before."""
     markers = [Marker(header=head, action=Marker.DELETEALL)]
-    for number, detection in enumerate(d for d in detections if d.pose is not None):
-        assert detection.pose is not None
+    for number, detection in enumerate(detections):
+        if detection.pose is None:
+            continue
         model = objects[detection.name]
         cube = Marker(header=head, ns='boxes', id=number, type=Marker.CUBE, action=Marker.ADD)
         _set_pose(cube.pose, detection.pose.quaternion, model.box_centre(detection.pose))
         cube.scale.x, cube.scale.y, cube.scale.z = (float(v) for v in model.size)
         cube.color.r, cube.color.g, cube.color.b, cube.color.a = 0.1, 0.6, 1.0, 0.4
         text = Marker(header=head, ns='names', id=number, type=Marker.TEXT_VIEW_FACING, action=Marker.ADD,
-                      text=f'{detection.name} {detection.score:.2f}')
+                      text=f'{instance_name(detection, number)} {detection.score:.2f} v{version}')
         _set_pose(text.pose, detection.pose.quaternion, detection.pose.translation)
         text.scale.z = 0.03
         text.color.r = text.color.g = text.color.b = text.color.a = 1.0

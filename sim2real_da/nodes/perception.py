@@ -184,8 +184,9 @@ class Perception(ManagedNode):
         self._accepted += 1
         self._estimator.score_threshold = self.get('score_threshold')
         self._estimator.max_detections = self.get('max_detections')
+        version = self._estimator.bundle.version
         found = self._estimator.estimate(frame.image, frame.intrinsics)
-        self._output.give(found, frame)
+        self._output.give(found, frame, version)
         self._answered += 1
         self._latencies.append(time.monotonic() - started)
 

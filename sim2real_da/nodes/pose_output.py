@@ -74,7 +74,7 @@ class PoseOutput:
         self.too_old = self.without_transform = 0
         self.reason = ''
         self._lock = threading.Lock()  # pictures come from perception's worker, transforms from the executor
-        self._waiting: deque[tuple[float, list[Detection], Frame]] = deque()
+        self._waiting: deque[tuple[float, list[Detection], Frame, int]] = deque()
         self._tracker = Tracker(objects)
         names = messages.topic_names(objects)
         if strangers := set(read_thresholds(node.get('class_thresholds'))) - set(objects):
@@ -92,23 +92,24 @@ class PoseOutput:
             self._transforms = listen_to_transforms(node, '/tf', self.settle)
             node.every(PERIOD_S, self.settle)
 
-    def give(self, found: list[Detection], frame: Frame) -> None:
-        """Publish what was found in a picture, now or as soon as its transform is there."""
+    def give(self, found: list[Detection], frame: Frame, version: int) -> None:
+        """Publish what was found in a picture by weights of a version, now or as soon as its transform is there."""
         least = read_thresholds(self.node.get('class_thresholds'))
         found = [d for d in found if d.score >= least.get(d.name, 0.0)]
         if self._overlay.get_subscription_count():
             head = messages.header(frame.stamp, frame.frame_id)
             self._overlay.publish(messages.image_message(
-                draw(frame.image, found, frame.intrinsics, self.objects, scale=1), head))
+                draw(frame.image, found, frame.intrinsics, self.objects, scale=1,
+                     caption=f'weights v{version}'), head))
         with self._lock:
-            self._waiting.append((time.monotonic(), found, frame))
+            self._waiting.append((time.monotonic(), found, frame, version))
         self.settle()
 
     def settle(self) -> None:
         """Publish the pictures, in their order, up to the first one whose transform may still come."""
         with self._lock:
             while self._waiting:
-                since, found, frame = self._waiting[0]
+                since, found, frame, version = self._waiting[0]
                 late = len(self._waiting) > WAITING or time.monotonic() - since > self.node.get('tf_timeout_s')
                 try:
                     placed = self._placed(found, frame)
@@ -119,7 +120,7 @@ class PoseOutput:
                     self.reason = str(error)
                     placed = _without_poses(found)
                 self._waiting.popleft()
-                self._publish(placed, frame)
+                self._publish(placed, frame, version)
 
     def _placed(self, found: list[Detection], frame: Frame) -> list[Detection]:
         """Return the detections in the frame that is wanted."""
@@ -128,7 +129,7 @@ class PoseOutput:
         transform = self._transforms.lookup(self.node.get('target_frame'), frame.frame_id, frame.stamp)
         return [moved(d, transform) for d in found]
 
-    def _publish(self, found: list[Detection], frame: Frame) -> None:
+    def _publish(self, found: list[Detection], frame: Frame, version: int) -> None:
         if 0 < self.node.get('max_age_s') < (self.node.now() - frame.stamp) / 1e9:
             self.too_old += 1
             found = _without_poses(found)
@@ -141,7 +142,7 @@ class PoseOutput:
         for name, pose in messages.best_poses(found, head).items():
             self._pose[name].publish(pose)
         if self._markers.get_subscription_count():
-            self._markers.publish(messages.marker_message(found, self.objects, head))
+            self._markers.publish(messages.marker_message(found, self.objects, head, version))
         if self._frames is not None and any(d.pose is not None for d in found):
             self._frames.publish(messages.transforms_message(found, head, self.node.get_namespace()))
 
