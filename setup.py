@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 
 NAME = 'sim2real_da'
 HERE = Path(__file__).resolve().parent
-NODES = ('perception', 'adaptation', 'simulator', 'camera', 'evaluator')
+NODES = ('perception', 'adaptation', 'simulator', 'camera', 'evaluator', 'recorder')
 
 
 def installed(folder: str, pattern: str) -> list[tuple[str, list[str]]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from sim2real_da.nodes.node import COMMON, ManagedNode, Parameter, parameter_file
 from sim2real_da.resources import config_folder
 
-NODES = ('perception', 'adaptation', 'simulator', 'camera', 'evaluator')
+NODES = ('perception', 'adaptation', 'simulator', 'camera', 'evaluator', 'recorder')
 DOCUMENT = Path(__file__).resolve().parent.parent / 'docs' / 'interfaces.md'
 BEGIN, END = '<!-- parameters: written by tools/write_parameter_files.py -->\n', '<!-- end of parameters -->\n'
 

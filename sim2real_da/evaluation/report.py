@@ -166,8 +166,6 @@ def write_report(folder: Path) -> Path:
     :return: the page
     :raises ValueError: for a missing or unreadable summary, or one without the rows; the message names the file
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     summary = _read_json(folder / 'summary.json')
     rows = summary.get('rows', summary) if isinstance(summary, dict) else {}
     missing = [name for name in ROWS if not isinstance(rows.get(name), dict)]
@@ -176,27 +174,37 @@ def write_report(folder: Path) -> Path:
     history = _read_json(folder / 'history.json') if (folder / 'history.json').exists() else []
     if history:
         learning_curves(history, folder / 'learning_curves.png')
-    environment = Environment(
-        loader=PackageLoader('sim2real_da.evaluation', '.'), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template('report.html.jinja').render(
+    page = template('report.html.jinja').render(
         summary=summary, rows=ROWS, metrics=METRICS, headline=_headline(rows),
         table=[(m, _cells(m, [rows[name] for name in ROWS])) for m in METRICS if any(m.key in rows[n] for n in ROWS)],
         object_tables=_object_tables(rows), overlays=_embedded_overlays(folder / 'overlays'),
-        curves=_embedded(folder / 'learning_curves.png'), decisions=_decisions(history), facts=_facts(summary))
+        curves=embedded(folder / 'learning_curves.png'), decisions=_decisions(history), facts=_facts(summary))
     path = folder / 'report.html'
     path.write_text(page, encoding='utf-8')
     return path
 
 
+def template(name: str) -> Any:
+    """Return a page's template."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader('sim2real_da.evaluation', '.'), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(name)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sim2real_da report``."""
-    parser.add_argument('folder', type=Path, help='what a run left, for instance demo_output')
+    parser.add_argument('folder', type=Path, help='what a run left (demo_output), or a recording of the recorder node')
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the page as asked for on the command line."""
-    log.info('wrote %s', write_report(options.folder))
+    from sim2real_da.evaluation.session_report import is_session, write_session_report
+
+    write = write_session_report if is_session(options.folder) else write_report
+    log.info('wrote %s', write(options.folder))
 
 
 def _cells(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:
@@ -326,7 +334,7 @@ def _save(path: Path, picture: Image) -> Path:
     return path
 
 
-def _embedded(path: Path, photograph: bool = False) -> str | None:
+def embedded(path: Path, photograph: bool = False) -> str | None:
     """Return a picture as a data URL, None when there is no such file; a photograph as JPEG, a tenth of the bytes."""
     if not path.exists():
         return None
@@ -344,7 +352,7 @@ def _embedded_overlays(folder: Path) -> list[tuple[str, str, str]]:
     result = []
     for before in sorted(folder.glob('*_before.png')):
         name = before.name.removesuffix('_before.png')
-        first, second = _embedded(before, True), _embedded(folder / f'{name}_after.png', True)
+        first, second = embedded(before, True), embedded(folder / f'{name}_after.png', True)
         if first and second:
             result.append((name, first, second))
     return result

@@ -198,13 +198,14 @@ class ManagedNode(LifecycleNode):
 
     def listen_to(self, kind: Any, topic: str, callback: Callable[[Any], None], depth: int | None = None, *,
                   latched: bool = False, sensor: bool = False, watched: bool = False,
-                  group: CallbackGroup | None = None) -> Any:
+                  group: CallbackGroup | None = None, raw: bool = False) -> Any:
         """Make a subscription whose callback runs while the node is active.
 
         :param callback: its MessageError is counted and logged with the topic's name, and the message is dropped
         :param depth: of the queue; default: 10, or 1 when latched
         :param sensor: best effort, which matches every publisher
         :param watched: silence of this topic is reported
+        :param raw: the callback gets the message's bytes, undecoded
         """
         state = self._topics.setdefault(topic, _Topic(self.resolve_topic_name(topic), watched))
 
@@ -219,7 +220,7 @@ class ManagedNode(LifecycleNode):
                 self.refuse(topic, error)
 
         subscription = self.create_subscription(
-            kind, topic, receive, _qos(depth, latched, sensor), callback_group=group,
+            kind, topic, receive, _qos(depth, latched, sensor), callback_group=group, raw=raw,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
         self._undo.append(lambda: self.destroy_subscription(subscription))
         return subscription
