@@ -74,6 +74,16 @@ def test_a_foreign_simulator_brings_its_parameters(simulator: str, tables: Modul
     assert own['labels'] == simulator and set(own) <= set(known)
 
 
+def test_a_session_is_recorded_when_asked_for(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {'record': 'true', 'real_image': '/camera/image', 'detections': '/found', 'poses': '~/poses'}
+    monkeypatch.setattr(tables, 'LaunchConfiguration', lambda name: MagicMock(perform=lambda _: values.get(name, '')))
+    monkeypatch.setattr(tables, 'Node', lambda **fields: fields)
+    nodes = {node['executable']: node for node in tables.make_nodes(None)}
+    renamed = dict(nodes['recorder']['remappings'])
+    assert renamed['real/image'] == '/camera/image' and renamed['perception/detections'] == '/found'
+    assert 'perception/poses' not in renamed
+
+
 def test_a_rendered_folder_takes_the_place_of_a_simulator(tables: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {'simulator': 'embedded', 'source': 'folder', 'source_folder': '/some/set'}
     monkeypatch.setattr(tables, 'LaunchConfiguration', lambda name: MagicMock(
@@ -103,7 +113,7 @@ def start(name: str, **arguments: str) -> dict[str, Any]:
     from launch_ros.actions import Node
 
     context = LaunchContext()
-    for node in ('perception', 'adaptation', 'simulator', 'camera', 'evaluator'):
+    for node in ('perception', 'adaptation', 'simulator', 'camera', 'evaluator', 'recorder'):
         context.launch_configurations[f'{node}_params'] = str(REPO / 'config' / f'{node}.yaml')
     context.launch_configurations.update(arguments)
     found = {}

@@ -51,7 +51,7 @@ def allowed(node: str, tag: str, verb: str) -> set[str]:
 
 @pytest.mark.parametrize(('name', 'parameters'), [
     ('perception', {}), ('adaptation', {'state_dir': True}), ('simulator', {'width': 64, 'height': 48}),
-    ('evaluator', {}), ('camera', {'source': True})])
+    ('evaluator', {}), ('recorder', {'out': True}), ('camera', {'source': True})])
 def test_policy_is_what_the_node_does(context: Context, name: str, parameters: dict[str, Any],
                                       tmp_path: Path) -> None:
     module = importlib.import_module(f'sim2real_da.nodes.{name}')
@@ -59,7 +59,7 @@ def test_policy_is_what_the_node_does(context: Context, name: str, parameters: d
                 and v.__module__ == module.__name__)
     if 'source' in parameters:
         bop_folder(tmp_path / 'set', scenes=(1, 2), frames=6)
-    paths = {'state_dir': str(tmp_path / 'state'), 'source': str(tmp_path / 'set')}
+    paths = {'out': str(tmp_path / 'out'), 'state_dir': str(tmp_path / 'state'), 'source': str(tmp_path / 'set')}
     node = kind(context=context, parameter_overrides=[
         Parameter(k, value=paths[k] if v is True else v) for k, v in parameters.items()])
     try:
@@ -81,7 +81,7 @@ def test_policy_is_what_the_node_does(context: Context, name: str, parameters: d
 
 def test_nobody_else_publishes_weights_and_everybody_is_named_once() -> None:
     paths = [enclave.get('path') for enclave in POLICY.iter('enclave')]
-    assert len(paths) == len(set(paths)) == 6
+    assert len(paths) == len(set(paths)) == 7
     publishers = [p for p in (str(path).rsplit('/', 1)[1] for path in paths)
                   if '/adaptation/weights' in allowed(p, 'topics', 'publish')]
     assert publishers == ['adaptation']

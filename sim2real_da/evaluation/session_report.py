@@ -7,6 +7,7 @@ Reads the recorder node's MCAP files, and any rosbag2 recording of the same topi
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ from sim2real_da.evaluation.drawing import draw
 from sim2real_da.evaluation.report import embedded, template
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel, Pose
 
-PICTURES = 8
+PICTURES = 8  # shown
+KEPT = 64  # while reading: not every picture was answered
 MOST_LINES = 60  # of the course; a learner that changes its mind every second fills no page
 
 
@@ -34,7 +36,7 @@ class Session:
     :param course: time, state of the learner with its reason
     :param versions: time, version of the weights that perception runs
     :param found: time of an answer, scores by class
-    :param pictures: stamp, frame_id, ``(H, W, 3)``
+    :param pictures: time, stamp, frame_id, ``(H, W, 3)``; some, spread over the recording
     :param boxes: detections without poses by stamp
     :param solids: detections with poses by stamp and the frame of the poses
     :param objects: sizes by class, as the 3-D boxes have them
@@ -47,7 +49,7 @@ class Session:
     course: list[tuple[float, str]] = field(default_factory=list)
     versions: list[tuple[float, int, str]] = field(default_factory=list)
     found: list[tuple[float, dict[str, float]]] = field(default_factory=list)
-    pictures: list[tuple[int, str, NDArray[np.uint8]]] = field(default_factory=list)
+    pictures: list[tuple[float, int, str, NDArray[np.uint8]]] = field(default_factory=list)
     boxes: dict[int, list[Detection]] = field(default_factory=dict)
     solids: dict[tuple[int, str], list[Detection]] = field(default_factory=dict)
     objects: dict[str, ObjectModel] = field(default_factory=dict)
@@ -134,7 +136,9 @@ def _take_status(session: Session, time: float, message: Any) -> None:
 def _take_diagnostics(session: Session, _time: float, message: Any) -> None:
     for status in message.status:
         if int.from_bytes(bytes([status.level]) if isinstance(status.level, int) else status.level, 'little'):
-            session.complaints[f'{status.name}: {status.message}'] += 1
+            # the state comes first; what is complained of counts as one thing however its numbers run on
+            for what in status.message.split('; ')[1:] or [status.message]:
+                session.complaints[f'{status.name}: ' + re.sub(r'\b\d+(\.\d+)?\b', '…', what)] += 1
 
 
 def _take_version(session: Session, time: float, message: Any) -> None:
@@ -172,12 +176,12 @@ def _take_camera(session: Session, _time: float, message: Any) -> None:
     session.camera = message
 
 
-def _take_picture(session: Session, _time: float, message: Any) -> None:
+def _take_picture(session: Session, time: float, message: Any) -> None:
     from rosbags.image import message_to_cvimage
 
     image = np.ascontiguousarray(message_to_cvimage(message, 'rgb8'))
-    session.pictures.append((_stamp(message.header), message.header.frame_id, image))
-    if len(session.pictures) > 2 * PICTURES:  # as many as are shown, spread over what was seen so far
+    session.pictures.append((time, _stamp(message.header), message.header.frame_id, image))
+    if len(session.pictures) > KEPT:
         del session.pictures[1::2]
 
 
@@ -199,10 +203,13 @@ def _classes(session: Session) -> list[tuple[str, int, float]]:
 
 
 def _drawn(session: Session, folder: Path) -> list[tuple[str, str]]:
-    """Return time and data URL of pictures with what was found in them."""
+    """Return time and data URL of pictures with what was found in them; of answered ones where there are any."""
     shown = []
-    chosen = session.pictures[::max(1, len(session.pictures) // PICTURES)][:PICTURES]
-    for stamp, frame_id, image in chosen:
+    known = [p for p in session.pictures if p[1] in session.boxes] or session.pictures
+    times = np.array([p[0] for p in known])
+    wanted = np.linspace(times[0], times[-1], PICTURES) if known else ()
+    for index in sorted({int(np.abs(times - time).argmin()) for time in wanted}):
+        time, stamp, frame_id, image = known[index]
         found, size = session.boxes.get(stamp, []), (image.shape[1], image.shape[0])
         try:
             camera = intrinsics_of(session.camera, size)
@@ -213,7 +220,7 @@ def _drawn(session: Session, folder: Path) -> list[tuple[str, str]]:
         cv2.imwrite(str(path), cv2.cvtColor(draw(image, found, camera, session.objects), cv2.COLOR_RGB2BGR))
         url = embedded(path, True)
         if url:
-            shown.append((f'{stamp / 1e9:.1f}', url))
+            shown.append((f'{time:.1f}', url))
     return shown
 
 
@@ -240,7 +247,7 @@ def _curves(session: Session, path: Path) -> Path | None:
             axis.text(time, 1.02, f'v{version}', fontsize=8, color='#2a9d4a', transform=axis.get_xaxis_transform())
         axis.set_ylim(0, 1)
         axis.set_ylabel('best score in a picture')
-        axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.1), ncols=4, fontsize=9)
+        axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.08 if session.gate else -0.22), ncols=4, fontsize=9)
         if session.gate:
             axis = axes[1, 0]
             for name in ('candidate_ap50', 'running_ap50', 'source_ap50'):
@@ -248,7 +255,7 @@ def _curves(session: Session, path: Path) -> Path | None:
                 if points:
                     axis.plot(*zip(*points), marker='o', markersize=4, label=name.removesuffix('_ap50'))
             axis.set_ylabel('gate: AP50 on simulation')
-            axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.2), ncols=3, fontsize=9)
+            axis.legend(loc='upper center', bbox_to_anchor=(0.5, -0.22), ncols=3, fontsize=9)
         axes[-1, 0].set_xlabel('seconds')
         figure.savefig(path, dpi=140)
         pyplot.close(figure)
