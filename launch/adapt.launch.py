@@ -54,7 +54,7 @@ OVERRIDES = {
     'weights': (('perception', 'adaptation'), 'source model: a safetensors file, or the name of a shipped one'),
     'device': (('perception', 'adaptation'), 'torch device: cpu, cuda, cuda:0'),
     'compressed': (('perception', 'adaptation', 'recorder'), 'true: listen to the compressed camera topic'),
-    'rectified': (('perception', 'adaptation', 'simulator'), 'true: the camera\'s pictures are rectified'),
+    'rectified': (('perception', 'adaptation', 'simulator'), 'true: pictures of the camera are rectified'),
     'cameras': (('adaptation',), 'cameras to learn from, by spaces; perception answers real/image'),
     'target_frame': (('perception',), 'frame of the poses, by /tf: base_link'),
     'source': (('adaptation',), 'labelled simulation: topics, or folder (no simulator is started then)'),
@@ -64,7 +64,7 @@ OVERRIDES = {
     'recipe': (('adaptation',), 'how to adapt: name in config/recipes, or a file'),
     'state_dir': (('adaptation',), 'folder of the weight versions'),
     'objects': (('simulator',), 'objects of the embedded simulator: tools, or a BOP folder'),
-    'autostart': (('perception', 'adaptation', 'simulator', 'recorder'), 'false: leave the nodes to a lifecycle manager'),
+    'autostart': (('perception', 'adaptation', 'simulator', 'recorder'), 'false: a lifecycle manager starts them'),
 }
 FOREIGN = ('isaac_sim', 'gazebo')  # simulators whose labels have a form and a parameter file of their own
 SWITCHES = ('compressed', 'rectified', 'autostart')
@@ -92,7 +92,7 @@ def declare_arguments() -> list[DeclareLaunchArgument]:
         declared.append(DeclareLaunchArgument(name, default_value='', **choices,
                                               description=f'{text} (over the file of {", ".join(nodes)})'))
     declared.append(DeclareLaunchArgument('record', default_value='false', choices=['true', 'false'],
-                                          description='write the session to an MCAP file (sim2real_da report reads it)'))
+                                          description='write the session to an MCAP file, for sim2real_da report'))
     for kind, table in (('topic in', INPUTS), ('topic out, perception', PERCEPTION_OUTPUTS),
                         ('topic out, adaptation', ADAPTATION_OUTPUTS)):
         for name, (topic, text) in table.items():
@@ -136,8 +136,9 @@ def make_nodes(context: LaunchContext) -> list[Node]:
             for simulator in FOREIGN if simulator == value('simulator')]),
     ]
     if value('record') == 'true':
-        nodes.append(node('recorder', {**inputs, **{
-            topic.replace('~', 'perception'): name.replace('~', 'perception') for topic, name in perception.items()}}, {}))
+        heard = {topic.replace('~', 'perception'): name.replace('~', 'perception')
+                 for topic, name in perception.items()}
+        nodes.append(node('recorder', {**inputs, **heard}, {}))
     if value('simulator') == 'embedded' and value('source') != 'folder':
         nodes.append(node('simulator', inputs, {'use_sim_time': value('use_sim_time') == 'true'}))
     return nodes

@@ -22,6 +22,7 @@ from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.weights_file import read_manifest
 from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
+from sim2real_da.online.curves import Curves
 from sim2real_da.online.gate import Gate, _Score
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.session import GAP, AdaptationSession
@@ -753,3 +754,18 @@ def test_an_objective_option_that_does_not_exist_is_named(tmp_path):
     path.write_text('detector: {supervised: {}, dann: {lamda: 1}}\npose: {supervised: {}}')
     with pytest.raises(RecipeError, match='lamda'):
         load_recipe(path).build('detector', (8, 8))
+
+
+def test_curves_for_tensorboard(tmp_path):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator',
+                                      reason='tensorboard is not installed')
+    curves = Curves(tmp_path)
+    curves.add({'step': 1, 'detector/box': 0.5, 'reason': 'text', 'pose/size': float('nan')})
+    curves.add({'step': 1, 'detector/box': 0.5, 'gate/promoted': 1.0})  # the gate's numbers join their step
+    curves.add({'step': 2, 'detector/box': 0.25})
+    curves.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert sorted(events.Tags()['scalars']) == ['detector/box', 'gate/promoted']
+    assert [(e.step, e.value) for e in events.Scalars('detector/box')] == [(1, 0.5), (2, 0.25)]
+    assert [e.step for e in events.Scalars('gate/promoted')] == [1]

@@ -31,6 +31,7 @@ from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.labels import LABEL_SOURCES, LabelSource
 from sim2real_da.nodes.labels import PARAMETERS as LABELS
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
+from sim2real_da.online.curves import Curves
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
@@ -71,6 +72,7 @@ class Adaptation(ManagedNode):
         Parameter('max_minutes', 0.0, 'stop to learn after so many minutes of work; 0: never', 0.0, 1e6, live=True),
         Parameter('max_load', 0.0, 'no step while the load average of a minute, a core, is above; 0: whatever it is',
                   0.0, 1000.0, live=True),
+        Parameter('tensorboard', False, 'write the learner\'s curves to state_dir/tensorboard'),
         Parameter('duty_cycle', 0.8, 'share of the time the learner works', 0.01, 1.0, live=True),
         Parameter('nice', 10, 'how much the learner yields to other processes', 0, 19),
         Parameter('batch_source', 0, 'simulated frames in one step; 0: as the recipe says', 0, 256),
@@ -114,6 +116,7 @@ class Adaptation(ManagedNode):
             self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time
         self._stop = threading.Event()
+        self._curves = Curves(self._state_dir / 'tensorboard') if self.get('tensorboard') else None
         self._held = False
         self._waiting: Promotion | None = None
         self._fault = ''
@@ -164,6 +167,8 @@ class Adaptation(ManagedNode):
 
     def cleanup(self) -> None:
         """Forget the session; its versions stay on disk."""
+        if self._session is not None and self._curves is not None:
+            self._curves.close()
         self._session = None
 
     # --- simulation from a folder ----------------------------------------
@@ -245,6 +250,8 @@ class Adaptation(ManagedNode):
                         promotion = None
                     if promotion is not None and not stop.is_set():
                         self._announce(promotion)
+                    if self._curves is not None and session.history:
+                        self._curves.add(session.history[-1])
                     if busy:  # the status seldom finds the lock free while steps follow each other
                         self._remember(session)
             if not busy:
