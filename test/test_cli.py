@@ -8,10 +8,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from sim2real_da import benchmark
 from sim2real_da.cli import COMMANDS, main
 from sim2real_da.samples import ObjectModel
 
@@ -114,3 +116,10 @@ def test_evaluate_on_photographs(lmo, weights, tmp_path, capsys):
     ids.write_text('3 999999\n')
     assert main(arguments) == 2
     assert 'frame 999999 is not in' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('method', 'start'), [('dsn', 500), ('cogan', 1000)])
+def test_a_benchmark_that_ends_before_its_technique_begins_is_refused(method, start, monkeypatch, capsys):
+    monkeypatch.setitem(benchmark.BENCHMARKS, 'digits', lambda _: [SimpleNamespace(kind='classifier', name='usps')])
+    assert main(['benchmark', 'digits', '--data', 'none', '--method', method, '--steps', str(start)]) == 2
+    assert f'{method} starts at step {start}' in capsys.readouterr().err
