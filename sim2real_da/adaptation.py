@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from sim2real_da.networks.distributed import average_buffers, average_gradients, mean_of
 from sim2real_da.networks.teacher_labels import teacher_labels
 from sim2real_da.objectives import Batch, Outputs, joint_pass
 from sim2real_da.objectives.dann import learning_rate_factor
@@ -122,6 +123,8 @@ class Adaptation:
             optimiser.zero_grad(set_to_none=True)
         total = torch.stack(list(losses.values())).sum()
         total.backward()
+        average_gradients(p for o in self.optimisers for g in o.param_groups for p in g['params'])
+        total = mean_of(total.detach())  # one answer for all processes
         norm = nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
         if torch.isfinite(total) and torch.isfinite(norm):
             return True
@@ -143,6 +146,7 @@ class Adaptation:
                 group['lr'] = peak * factor
         for optimiser in self.optimisers:
             optimiser.step()
+        average_buffers(self.network)
         watched: dict[str, float] = {}
         assert self._outputs is not None, 'apply() before losses()'
         for objective in self.objectives:

@@ -29,6 +29,7 @@ from sim2real_da.data.pictures import Pictures
 from sim2real_da.networks.classifier import Classifier, ClassTargets
 from sim2real_da.networks.crop_labels import crop_labels
 from sim2real_da.networks.crop_sets import CropBatches
+from sim2real_da.networks.distributed import own_seed
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pose import PoseTargets, joined
 from sim2real_da.objectives import Batch
@@ -118,8 +119,8 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
     _check(network, source, target, labelled)
     count = recipe.offline.batch
     few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
-    known = _labelled_batches(labelled, few, [seed, 2], device) if labelled is not None else None
-    pictures = _batches(target, count - few, [seed, 1], device) if target is not None and len(target) else None
+    known = _labelled_batches(labelled, few, own_seed(seed, 2), device) if labelled is not None else None
+    pictures = _batches(target, count - few, own_seed(seed, 1), device) if target is not None and len(target) else None
 
     def target_batches(run: Adaptation) -> Batch:
         assert pictures is not None
@@ -127,10 +128,10 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
 
     if known is not None and not recipe.looks_at_target('classifier'):
         sources = (Batch(torch.cat([a[0], b[0]]), ClassTargets(torch.cat([a[1], b[1]]))) for a, b in zip(
-            _labelled_batches(source, count - few, [seed, 0], device), known))
+            _labelled_batches(source, count - few, own_seed(seed, 0), device), known))
     else:
         sources = (Batch(images, ClassTargets(classes))
-                   for images, classes in _labelled_batches(source, count, [seed, 0], device))
+                   for images, classes in _labelled_batches(source, count, own_seed(seed, 0), device))
     return train(network, 'classifier', recipe, sources, None if pictures is None else target_batches, steps, seed)
 
 
@@ -148,15 +149,15 @@ def adapt_crops(network: Network, recipe: Recipe, source: CropBatches, target: N
                          'expected one size')
     count = recipe.offline.batch
     few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
-    known = labelled.batches(few, [seed, 2]) if labelled is not None else None
+    known = labelled.batches(few, own_seed(seed, 2)) if labelled is not None else None
     if known is not None and not recipe.looks_at_target('pose'):
         sources = (Batch(torch.cat([a[0], b[0]]), joined(a[1], b[1])) for a, b in zip(
-            source.batches(count - few, [seed, 0]), known))
+            source.batches(count - few, own_seed(seed, 0)), known))
     else:
-        sources = (Batch(*batch) for batch in source.batches(count, [seed, 0]))
+        sources = (Batch(*batch) for batch in source.batches(count, own_seed(seed, 0)))
     if target is None or not len(target):
         return train(network, 'pose', recipe, sources, None, steps, seed)
-    indices = rows(len(target), count - few, [seed, 1])
+    indices = rows(len(target), count - few, own_seed(seed, 1))
 
     def target_batches(run: Adaptation) -> Batch:
         return crop_target_batch(run, to_tensor(list(target[next(indices)]), source.device), source,

@@ -18,7 +18,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from sim2real_da.networks.backbones import EfficientNetLite0
 from sim2real_da.networks.batches import PoseBatcher, detector_batch
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.detector import DetectorTargets, detector_loss
+from sim2real_da.networks.distributed import processes
 from sim2real_da.networks.pose import PoseTargets
 from sim2real_da.samples import LabelledFrame
 
@@ -140,22 +140,6 @@ def losses_of(networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]
     if batch.crops is not None:
         losses.update({f'pose/{k}': v for k, v in networks['pose'](batch.crops[0]).loss(batch.crops[1]).items()})
     return losses
-
-
-@contextmanager
-def processes(device: str) -> Iterator[tuple[int, int, str]]:
-    """Join the process group that torchrun describes, if there is one; give rank, number of processes, own device."""
-    if 'RANK' not in os.environ:
-        yield 0, 1, device
-        return
-    if device.startswith('cuda'):
-        device = f'cuda:{os.environ["LOCAL_RANK"]}'
-        torch.cuda.set_device(device)
-    distributed.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
-    try:
-        yield distributed.get_rank(), distributed.get_world_size(), device
-    finally:
-        distributed.destroy_process_group()
 
 
 def shared_networks(bundle: Bundle, names: tuple[str, ...], world: int) -> dict[str, nn.Module]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sim2real_da.networks.classifier import Classifier
+from sim2real_da.networks.distributed import average_gradients
 from sim2real_da.networks.pose import PoseNetwork
 
 
@@ -23,6 +24,7 @@ def take_turn(optimiser: torch.optim.Optimizer, loss: Tensor, clip: float) -> bo
     own = [p for group in optimiser.param_groups for p in group['params']]
     for parameter, gradient in zip(own, torch.autograd.grad(loss, own)):
         parameter.grad = gradient
+    average_gradients(own)
     if not torch.isfinite(nn.utils.clip_grad_norm_(own, clip)):
         return False
     optimiser.step()

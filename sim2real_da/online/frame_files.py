@@ -22,6 +22,7 @@ from sim2real_da.samples import Frame, Intrinsics
 
 log = logging.getLogger(__name__)
 NAME = re.compile(r'(\d{9})\.safetensors')
+LARGEST = 2**28  # bytes of a picture that is read from another robot's folder
 NUMBERS = ('width', 'height', 'fx', 'fy', 'cx', 'cy')
 
 
@@ -78,6 +79,14 @@ class FrameFiles:
         return (p for p in self.folder.iterdir() if NAME.fullmatch(p.name))
 
 
+def read_frames(folder: Path) -> Iterator[Frame]:
+    """Yield the frames of a folder, oldest first, and leave it as it is; damaged files are named and passed over."""
+    for path in sorted(p for p in folder.iterdir() if NAME.fullmatch(p.name)):
+        frame = _read(path, LARGEST)
+        if frame is not None:
+            yield frame
+
+
 def _read(path: Path, room: int) -> Frame | None:
     """Return the frame of a file, None for one that is damaged or larger than the room, which is said."""
     try:
@@ -90,5 +99,5 @@ def _read(path: Path, room: int) -> Frame | None:
         intrinsics = Intrinsics(**{name: about[name] for name in NUMBERS}, distortion=tuple(about['distortion']))
         return Frame(image, intrinsics, int(about['stamp']), str(about['frame_id']))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        log.warning('%s: left out of the buffer and removed: %s', path, error)
+        log.warning('%s: left out: %s', path, error)
         return None

@@ -23,6 +23,7 @@ from sim2real_da.networks.batches import PoseBatcher, detector_batch, pseudo_det
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
+from sim2real_da.networks.distributed import everywhere, own_seed
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pseudo_labels import pseudo_labels
 from sim2real_da.networks.weights_file import WeightsError, pack, unpack
@@ -43,7 +44,7 @@ class Learner:
 
     def __init__(self, bundle: Bundle, recipe: Recipe, device: str = 'cpu', seed: int = 0) -> None:
         self.recipe, self.device = recipe, torch.device(device)
-        self.generator = np.random.default_rng(seed)
+        self.generator = np.random.default_rng(own_seed(seed))
         torch.manual_seed(seed)
         self.student = bundle.copy().to(self.device)
         self.batcher = PoseBatcher(bundle.objects, bundle.pose, device=self.device)
@@ -77,6 +78,10 @@ class Learner:
         A step whose loss is not finite changes nothing, in neither network, and is counted in ``skipped``.
         """
         losses = self._losses(source, target)
+        # a part for which one of several processes has nothing is left out by all
+        for name in self.parts:
+            if not everywhere(name in losses, self.device) and losses.pop(name, None) is not None:
+                self.parts[name].restore()
         report = {f'{part}/{name}': float(loss.detach()) for part, own in losses.items() for name, loss in own.items()}
         if not all([self.parts[name].backward(own) for name, own in losses.items()]):
             for name in losses:  # neither network keeps anything of this step

@@ -1,0 +1,171 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""What several robots saw, learnt from by several processes: ``sim2real_da adapt`` with many targets, and torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers import CAMERA, box_model, frame, rendered_set
+
+from sim2real_da.adapt import MOST_FRAMES, target_frames
+from sim2real_da.cli import main
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.distributed import average_gradients, everywhere, mean_of, own_seed
+from sim2real_da.online.frame_files import FrameFiles
+
+# Two steps of a detector by DANN on batches of the process's own; the adversary has an optimiser of its own. What comes
+# out has to be one network: weights, running statistics, teacher and adversary.
+SCRIPT = """
+import sys
+import numpy as np, torch
+sys.path.insert(0, sys.argv[2])
+from helpers import box_model, frame, labelled_frame
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.distributed import processes
+from sim2real_da.online.learner import Learner
+from sim2real_da.recipes import load_recipe
+from sim2real_da.samples import Pose
+torch.set_num_threads(1)
+with processes('cpu', share_normalisers=False) as (rank, world, device):
+    torch.manual_seed(0)
+    bundle = Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16})
+    learner = Learner(bundle, load_recipe('dann'))
+    pose = Pose(np.array([0.9, 0.1, 0.2, 0.1]), np.array([0.0, 0.0, 0.5]))
+    rng = np.random.default_rng(10 + rank)  # each process sees frames of its own
+    for _ in range(2):
+        source = [labelled_frame(rng, box_model('box'), pose) for _ in range(2)]
+        learner.step(source, [frame(rng) for _ in range(2)])
+    state = {f'{n}.{k}': v for n in ('detector', 'pose') for k, v in learner.parts[n].state().items()}
+    state |= {f'teacher.{n}.{k}': v for n in ('detector', 'pose')
+              for k, v in getattr(learner.teacher, n).state_dict().items()}
+    torch.save({'state': state, 'drawn': float(learner.generator.random())}, f'{sys.argv[1]}_{rank}.pt')
+"""
+
+
+def launch(commands: list[list[str]]) -> None:
+    """Run one command a process, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    repository = Path(__file__).parent.parent
+    group = {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': str(len(commands)),
+             'OMP_NUM_THREADS': '1',
+             'PYTHONPATH': os.pathsep.join([str(repository), os.environ.get('PYTHONPATH', '')])}
+    started = [subprocess.Popen(command, env={**os.environ, **group, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
+               for rank, command in enumerate(commands)]
+    try:
+        assert [p.wait(timeout=240) for p in started] == [0] * len(commands)
+    finally:
+        for process in started:
+            process.kill()
+
+
+def test_two_processes_make_one_network(tmp_path: Path) -> None:
+    script = tmp_path / 'steps.py'
+    script.write_text(SCRIPT)
+    launch([[sys.executable, str(script), str(tmp_path / 'made'), str(Path(__file__).parent)]] * 2)
+    first, second = (torch.load(tmp_path / f'made_{rank}.pt', weights_only=True) for rank in range(2))
+    assert first['drawn'] != second['drawn'], 'both processes would learn from the same samples'
+    assert first['state'].keys() == second['state'].keys()
+    assert any('objective' in name for name in first['state'])
+    for name, value in first['state'].items():
+        torch.testing.assert_close(value, second['state'][name], rtol=1e-5, atol=1e-6,
+                                   msg=lambda text, n=name: f'{n}: {text}')
+
+
+def test_one_process_is_left_as_it_is() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    average_gradients([parameter])
+    assert parameter.grad is None
+    value = torch.tensor(3.0)
+    assert mean_of(value) is value and own_seed(4, 1) == [4, 1]
+    assert everywhere(True, torch.device('cpu')) and not everywhere(False, torch.device('cpu'))
+
+
+@pytest.fixture
+def robots(tmp_path: Path) -> tuple[Path, Path]:
+    """Frames that one robot's adaptation node kept, and a folder of images of another's."""
+    rng = np.random.default_rng(0)
+    files = FrameFiles(tmp_path / 'first' / 'frames')
+    for _ in range(6):
+        files.write(frame(rng))
+    images = tmp_path / 'second'
+    images.mkdir()
+    for number in range(5):
+        cv2.imwrite(str(images / f'{number}.png'), frame(rng).image)
+    return tmp_path / 'first' / 'frames', images
+
+
+def calibration(folder: Path) -> Path:
+    path = folder / 'camera.yaml'
+    path.write_text(json.dumps({
+        'image_width': 320, 'image_height': 240, 'distortion_model': 'plumb_bob',
+        'camera_matrix': {'data': CAMERA.matrix().ravel().tolist()}, 'distortion_coefficients': {'data': [0.0] * 5}}))
+    return path
+
+
+def test_targets_of_every_kind(robots: tuple[Path, Path]) -> None:
+    kept, images = robots
+    damaged = kept / '000000001.safetensors'
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    before = sorted(kept.iterdir())
+    assert len(target_frames(kept, 'test', None)) == 5  # the damaged one is passed over
+    assert sorted(kept.iterdir()) == before, 'another robot\'s frames are not ours to remove'
+    (images / '1.png').write_bytes(b'nothing')
+    found = target_frames(images, 'test', CAMERA)
+    assert len(found) == 4 and found[0].intrinsics == CAMERA
+    with pytest.raises(ValueError, match='without a calibration'):
+        target_frames(images, 'test', None)
+
+
+def test_a_long_recording_is_thinned_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('sim2real_da.adapt.MOST_FRAMES', 5)
+    for number in range(23):
+        cv2.imwrite(str(tmp_path / f'{number:03d}.png'), np.full((240, 320, 3), number, np.uint8))
+    shades = [int(f.image[0, 0, 0]) for f in target_frames(tmp_path, 'test', CAMERA)]
+    assert 3 <= len(shades) <= 5 <= MOST_FRAMES and len(set(np.diff(shades))) == 1
+
+
+def test_a_fleet_learns_from_what_its_robots_saw(robots: tuple[Path, Path], tmp_path: Path) -> None:
+    rendered_set(tmp_path / 'rendered', 1, 80)
+    torch.manual_seed(0)
+    Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16}).save(tmp_path / 'start.safetensors')
+    words = ['adapt', '--recipe', 'self_training', '--source', str(tmp_path / 'rendered'), '--target',
+             *map(str, robots), '--camera-info', str(calibration(tmp_path)), '--start',
+             str(tmp_path / 'start.safetensors'), '--steps', '2', '--threads', '1']
+    launch([[sys.executable, '-m', 'sim2real_da.cli', *words, '--out', str(tmp_path / f'{rank}.safetensors')]
+            for rank in range(2)])
+    assert Bundle.load(tmp_path / '0.safetensors').classes == ('box',)
+    assert not (tmp_path / '1.safetensors').exists(), 'one process writes'
+
+
+def test_too_few_frames_are_said_in_one_line(robots: tuple[Path, Path], tmp_path: Path,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    rendered_set(tmp_path / 'rendered', 1, 26)
+    Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16}).save(tmp_path / 'start.safetensors')
+    assert main(['adapt', '--recipe', 'dann', '--source', str(tmp_path / 'rendered'), '--target', str(robots[0]),
+                 '--start', str(tmp_path / 'start.safetensors'), '--out', str(tmp_path / 'o.safetensors')]) == 2
+    said = capsys.readouterr().err
+    assert 'simulated frames for training: 0 of' in said and '26 simulated frames, the first 24 for the gate' in said
+
+
+def test_targets_that_do_not_fit_the_source(robots: tuple[Path, Path], tmp_path: Path,
+                                            capsys: pytest.CaptureFixture[str]) -> None:
+    rendered_set(tmp_path / 'rendered', 1, 2)
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    arguments = ['adapt', '--recipe', 'dann', '--out', str(tmp_path / 'o.safetensors'), '--source']
+    assert main([*arguments, str(tmp_path / 'rendered'), '--target', str(empty)]) == 2
+    assert 'empty: neither BOP data, nor a recording' in capsys.readouterr().err
+    assert main([*arguments, str(empty), '--target', *map(str, robots)]) == 2
+    assert 'several targets' in capsys.readouterr().err
