@@ -201,6 +201,21 @@ def faults() -> str:
     return '\n\n'.join([markdown('fault', ['counted'], rows), *dict.fromkeys(origin(f) for f in result.values())])
 
 
+def grasps() -> str:
+    """Return how often a gripper lifted what it was sent to, by the poses of every row."""
+    if not (RESULTS / 'grasp.json').is_file():
+        return UNMEASURED
+    result = read('grasp')
+    found = {row: values for row, values in result.items() if isinstance(values, dict) and 'success_rate' in values}
+    names = sorted(next(iter(found.values()))['runs'][0]['objects'])
+    rows = {row: [f'{100 * values["success_rate"]:.1f} ± {100 * values["success_rate_std"]:.1f}', str(values['grasps']),
+                  str(sum(run['with_pose'] for run in values['runs'])),
+                  *(f'{100 * np.mean([run["objects"][name] for run in values["runs"]]):.0f}' for name in names)]
+            for row, values in found.items()}
+    return '\n\n'.join([markdown('row', ['lifted, %', 'grasps', 'poses published', *(f'{n}, %' for n in names)], rows),
+                        origin(result)])
+
+
 def costs() -> str:
     """Return what a step of every recipe costs over a bare forward and backward, a column for each network."""
     if not (RESULTS / 'objectives_cpu.json').is_file():
@@ -311,6 +326,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'signs': lambda: classification('signs', 'gtsrb'), 'crops_black': lambda: crops('black'),
     'crops_photographs': lambda: crops('photographs'), 'segmentation': segmentation, 'validators': validators,
     'objectives': costs, 'speed': speed, 'soak': soak, 'faults': faults,
+    'grasps': grasps,
 }
 
 
