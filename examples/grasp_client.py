@@ -64,6 +64,9 @@ class GraspClient(Node):
         message = self.latest
         if message is None or self.grasping:
             return
+        if self.refusal(message):  # it has grown old meanwhile
+            self.latest = None
+            return
         self.grasping = True
 
         def held(_: object) -> None:
@@ -109,6 +112,9 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     finally:
+        if client.grasping:
+            client.end()
+            rclpy.spin_once(client, timeout_sec=0.5)
         client.destroy_node()
         rclpy.try_shutdown()
 

@@ -60,7 +60,9 @@ OVERRIDES = {
     'source': (('adaptation',), 'labelled simulation: topics, or folder (no simulator is started then)'),
     'source_folder': (('adaptation',), 'a set written by sim2real_da render, for source:=folder'),
     'class_map': (('adaptation',), 'isaac_sim, gazebo: YAML file of the simulator\'s names'),
+    'sim_world_frame': (('adaptation',), 'isaac_sim: the world in sim_tf'),
     'sim_camera_frame': (('adaptation',), 'isaac_sim, gazebo: the camera in sim_tf'),
+    'sim_camera_axes': (('adaptation',), 'isaac_sim, gazebo: where that frame looks: optical, forward, usd'),
     'recipe': (('adaptation',), 'how to adapt: name in config/recipes, or a file'),
     'state_dir': (('adaptation',), 'folder of the weight versions'),
     'objects': (('simulator',), 'objects of the embedded simulator: tools, or a BOP folder'),
@@ -87,6 +89,8 @@ def declare_arguments() -> list[DeclareLaunchArgument]:
         default = PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', f'{node}.yaml'])
         declared.append(DeclareLaunchArgument(f'{node}_params', default_value=default,
                                               description=f'parameter file of the {node} node'))
+    declared.append(DeclareLaunchArgument('labels_params', default_value='', description=(
+        'parameter file over that of the adaptation node, with isaac_sim and gazebo; empty: the package\'s own')))
     for name, (nodes, text) in OVERRIDES.items():
         choices = {'choices': CHOICES[name]} if name in CHOICES else {}
         declared.append(DeclareLaunchArgument(name, default_value='', **choices,
@@ -132,12 +136,13 @@ def make_nodes(context: LaunchContext) -> list[Node]:
     nodes = [
         node('perception', {**inputs, **perception, 'weights': weights}, {}),
         node('adaptation', {**inputs, **adaptation, '~/weights': weights}, {}, *[
-            PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', f'{simulator}.yaml'])
+            value('labels_params') or PathJoinSubstitution([FindPackageShare(PACKAGE), 'config', f'{simulator}.yaml'])
             for simulator in FOREIGN if simulator == value('simulator')]),
     ]
     if value('record') == 'true':
-        heard = {topic.replace('~', 'perception'): name.replace('~', 'perception')
-                 for topic, name in perception.items()}
+        heard = {topic.replace('~', node_name): name.replace('~', node_name)
+                 for node_name, table in (('perception', perception), ('adaptation', adaptation))
+                 for topic, name in table.items()}
         nodes.append(node('recorder', {**inputs, **heard}, {}))
     if value('simulator') == 'embedded' and value('source') != 'folder':
         nodes.append(node('simulator', inputs, {'use_sim_time': value('use_sim_time') == 'true'}))

@@ -22,7 +22,7 @@ import torch
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.camera_info import read_calibration
 from sim2real_da.data.pictures import Pictures, load
-from sim2real_da.data.recordings import Recording, is_recording, open_recording
+from sim2real_da.data.recordings import BAGS, Recording, is_recording, open_recording
 from sim2real_da.evaluation.classification import accuracy
 from sim2real_da.evaluation.provenance import COMMIT
 from sim2real_da.networks.bundle import Bundle
@@ -103,7 +103,8 @@ def target_frames(path: Path, split: str, intrinsics: Intrinsics | None) -> list
     elif _kept(path):
         frames = list(read_frames(path))
     else:
-        frames = _recorded(open_recording(str(path), intrinsics))
+        bag = path.suffix.lower() in BAGS or (path / 'metadata.yaml').is_file()  # brings its own
+        frames = _recorded(open_recording(str(path), None if bag else intrinsics))
     if not frames:
         raise ValueError(f'{path}: no frames')
     return frames

@@ -105,14 +105,16 @@ def blended(before: Pose, now: Pose, model: ObjectModel, smoothing: float) -> Po
     if smoothing <= 0:
         return now
     old = matrix_from_quaternion(before.quaternion)
-    alike = matrix_from_quaternion(now.quaternion) @ model.symmetries[:, :3, :3]  # (K, 3, 3)
-    nearest = alike[np.einsum('kij,ij->k', alike, old).argmax()]  # largest trace of the difference
+    alike = now.matrix() @ model.symmetries  # (K, 4, 4)
+    # largest trace of the difference; the middle of a box may move under a symmetry, so the whole pose is taken
+    whole = alike[np.einsum('kij,ij->k', alike[:, :3, :3], old).argmax()]
+    nearest, half = whole[:3, :3], model.minimum + model.size / 2
     turns = Rotation.from_matrix(np.stack([old, nearest]))
     if np.degrees((turns[0].inv() * turns[1]).magnitude()) > JUMP_DEG:
         return now
     rotation = Slerp([0, 1], turns)(1 - smoothing)
-    centre = smoothing * model.box_centre(before) + (1 - smoothing) * model.box_centre(now)
-    return Pose(canonical_quaternion(rotation.as_quat()), centre - rotation.apply(model.minimum + model.size / 2))
+    centre = smoothing * model.box_centre(before) + (1 - smoothing) * (nearest @ half + whole[:3, 3])
+    return Pose(canonical_quaternion(rotation.as_quat()), centre - rotation.apply(half))
 
 
 def moved(detection: Detection, transform: NDArray[np.float64]) -> Detection:

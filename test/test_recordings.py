@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,18 @@ def test_bags(tmp_path: Path, plugin: StoragePlugin, compressed: bool) -> None:
     given = open_recording(str(path), other)
     assert given.read().intrinsics == other
     given.close()
+
+
+def test_padded_rows_and_broken_pictures_of_a_bag(tmp_path: Path) -> None:
+    padded = np.zeros((48, 200), np.uint8)
+    padded[:, :192] = picture(2)[..., ::-1].reshape(48, 192)
+    image = replace(image_message(2), step=200, data=padded.ravel())
+    np.testing.assert_array_equal(recordings.recorded_picture(image), picture(2))
+    jpeg = TYPES.types['sensor_msgs/msg/CompressedImage'](
+        header=header(1), format='jpeg', data=np.frombuffer(b'\xff\xd8half', np.uint8))
+    for broken in (jpeg, replace(image, encoding='nonsense'), replace(image, data=padded.ravel()[:50])):
+        with pytest.raises(ValueError, match='cannot be decoded'):
+            recordings.recorded_picture(broken)
 
 
 def test_a_lone_mcap_file(tmp_path: Path) -> None:

@@ -161,6 +161,11 @@ def test_classes_have_thresholds_of_their_own() -> None:
     assert [d.results[0].hypothesis.class_id for d in board.last('~/detections').detections] == ['mug', 'cell phone']
 
 
+def test_thresholds_of_classes_with_spaces() -> None:
+    assert read_thresholds('cell phone=0.5; mug=0.7') == {'cell phone': 0.5, 'mug': 0.7}
+    assert read_thresholds('mug=0.5 tool=0.7') == {'mug': 0.5, 'tool': 0.7} and read_thresholds(' ') == {}
+
+
 @pytest.mark.parametrize('text', ['mug', 'mug=x', 'mug=1.5', '=0.5', 'mug=-0.1', 'mug=nan'])
 def test_thresholds_that_cannot_be_read(text: str) -> None:
     with pytest.raises(ValueError, match='expected words like mug=0.5'):

@@ -95,6 +95,18 @@ def test_a_session_is_recorded_and_reported(graph: Graph, tmp_path: Path,
     assert 'http' not in page.replace('http-equiv', ''), 'the page needs nothing beside it'
 
 
+def test_a_remapped_camera_is_recorded_under_the_packages_name(graph: Graph, tmp_path: Path) -> None:
+    graph.start('recorder', {'out': str(tmp_path / 'out')}, {'real/image': '/camera/color/image_raw'})
+    sender = graph.publisher(Image, '/camera/color/image_raw')
+    for number in range(10):
+        sender.publish(messages.image_message(np.zeros((4, 4, 3), np.uint8), messages.header(number, 'camera')))
+        graph.spin(0.1)
+    process = graph.runner._running['recorder']
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 0
+    assert read_session(next((tmp_path / 'out').iterdir())).pictures
+
+
 def test_a_full_recording_ends_and_says_so(graph: Graph, tmp_path: Path) -> None:
     graph.start('recorder', {'out': str(tmp_path / 'recordings'), 'image_period_s': 0.0, 'max_mb': 1})
     sender = graph.publisher(Image, 'real/image')
@@ -102,6 +114,9 @@ def test_a_full_recording_ends_and_says_so(graph: Graph, tmp_path: Path) -> None
     graph.until(lambda: 'has ended' in graph.diagnostics['recorder'].message, 'the end',
                 meanwhile=lambda: sender.publish(messages.image_message(image, messages.header(1, 'camera'))))
     assert float(graph.values('recorder')['megabytes']) <= 1.0
+    path = next((tmp_path / 'recordings').iterdir())
+    graph.until(lambda: (path / 'metadata.yaml').is_file(), 'a file that can be read although the node still runs')
+    assert len(read_session(path).pictures) == 1
 
 
 def test_what_is_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,10 +17,17 @@ pytest.importorskip('tf2_msgs', reason='needs tf2_msgs (make setup generates it)
 
 from geometry_msgs.msg import TransformStamped  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
 
 from sim2real_da.nodes import messages  # noqa: E402
 from sim2real_da.nodes.messages import MessageError  # noqa: E402
-from sim2real_da.nodes.transforms import OwnBuffer, Tf2Buffer, TransformUnavailable, transform_buffer  # noqa: E402
+from sim2real_da.nodes.transforms import (  # noqa: E402
+    OwnBuffer,
+    Tf2Buffer,
+    TransformUnavailable,
+    listen_to_transforms,
+    transform_buffer,
+)
 
 SECOND = 1_000_000_000
 
@@ -46,13 +54,13 @@ def test_a_chain_by_hand() -> None:
 
 
 def test_between_two_times_a_pose_lies_between() -> None:
-    buffer = OwnBuffer()
+    buffer, tenth = OwnBuffer(), SECOND // 10
     for stamp, x, yaw in ((3, 3.0, 80), (1, 1.0, 0), (2, 2.0, 20)):  # the order of arrival is not that of time
-        buffer.add(edge('base', 'camera', (x, 0, 0), yaw, stamp * SECOND), static=False)
-    found = buffer.lookup('base', 'camera', 2 * SECOND + SECOND // 2)
+        buffer.add(edge('base', 'camera', (x, 0, 0), yaw, stamp * tenth), static=False)
+    found = buffer.lookup('base', 'camera', 2 * tenth + tenth // 2)
     np.testing.assert_allclose(found[:3, 3], [2.5, 0, 0])
     assert Rotation.from_matrix(found[:3, :3]).as_euler('xyz', degrees=True)[2] == pytest.approx(50)
-    np.testing.assert_allclose(buffer.lookup('base', 'camera', 2 * SECOND)[:3, 3], [2, 0, 0])
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 2 * tenth)[:3, 3], [2, 0, 0])
 
 
 @pytest.mark.parametrize('stamp', [0, 4])
@@ -70,6 +78,8 @@ def test_a_clock_that_begins_anew_and_old_times_are_forgotten() -> None:
         buffer.add(edge('base', 'camera', (at, 0, 0), stamp=at * SECOND), static=False)
     with pytest.raises(TransformUnavailable, match='from 105'):
         buffer.lookup('base', 'camera', 101 * SECOND)
+    buffer.add(edge('base', 'camera', (2, 0, 0), stamp=110 * SECOND), static=False)  # late, not anew
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 105 * SECOND)[:3, 3], [105, 0, 0])
     buffer.add(edge('base', 'camera', (1, 0, 0), stamp=SECOND), static=False)
     np.testing.assert_allclose(buffer.lookup('base', 'camera', SECOND)[:3, 3], [1, 0, 0])
     with pytest.raises(TransformUnavailable):
@@ -115,6 +125,9 @@ class Tf2Like:
     def __init__(self) -> None:
         self.taken: list[tuple[str, bool]] = []
 
+    def clear(self) -> None:
+        self.taken.append(('', False))
+
     def set_transform(self, transform: Any, authority: str) -> None:
         self.taken.append((transform.child_frame_id, False))
 
@@ -138,6 +151,46 @@ def test_tf2_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> N
     np.testing.assert_allclose(found, [[0, -1, 0, 1], [1, 0, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]], atol=1e-12)
     with pytest.raises(TransformUnavailable, match='into the future'):
         buffer.lookup('base', 'camera', 6)
+    with pytest.raises(TransformUnavailable, match='stamp 0'):
+        buffer.lookup('base', 'camera', 0)
+    buffer.add(edge('base', 'camera', (0, 0, 0), stamp=9 * SECOND), static=False)
+    buffer.add(edge('base', 'camera', (0, 0, 0), stamp=3 * SECOND), static=False)  # the simulator was started anew
+    assert buffer._buffer.taken[-4:] == [('camera', False), ('', False), ('tool', True), ('camera', False)]
+
+
+def test_one_bad_transform_of_a_message_costs_no_other() -> None:
+    heard: dict[str, Any] = {}
+    node = SimpleNamespace(listen_to=lambda kind, topic, callback, *_, **__: heard.setdefault(topic, callback))
+    buffer = listen_to_transforms(node, 'tf', lambda: None)
+    with pytest.raises(MessageError, match='two different frames'):
+        heard['tf_static'](TFMessage(transforms=[edge('base', '', (0, 0, 0)), edge('base', 'camera', (1, 0, 0))]))
+    np.testing.assert_allclose(buffer.lookup('base', 'camera', 5)[:3, 3], [1, 0, 0])
+
+
+def test_transforms_may_come_while_others_are_asked_for() -> None:
+    buffer, stop, failures = OwnBuffer(), threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                buffer.lookup('base', 'camera', 50 * SECOND)
+            except TransformUnavailable:
+                continue
+            except Exception as error:
+                failures.append(error)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(3000):
+            buffer.add(edge('base', 'camera', (0, 0, 0), stamp=(number % 100) * SECOND), static=False)
+    finally:
+        sys.setswitchinterval(interval)
+        stop.set()
+        asker.join()
+    assert not failures
 
 
 def test_without_tf2_the_small_reader_does(monkeypatch: pytest.MonkeyPatch) -> None:

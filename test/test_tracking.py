@@ -88,6 +88,18 @@ def test_of_symmetric_looks_the_nearest_is_blended():
     assert angle_between(found.quaternion, at(0, yaw=5).pose.quaternion) == pytest.approx(0, abs=1e-6)
 
 
+def test_an_odd_symmetry_moves_no_object() -> None:
+    """The box of a three-sided prism is not in its middle: two poses that look alike have two box centres."""
+    third = np.eye(4)
+    third[:3, :3] = Rotation.from_euler('z', 120, degrees=True).as_matrix()
+    corners = np.array([[np.cos(a), np.sin(a), z] for a in np.radians([0, 120, 240]) for z in (-1, 1)]) * 0.05
+    model = ObjectModel('prism', corners.astype(np.float32), corners.min(0), np.ptp(corners, axis=0), 0.1,
+                        np.stack([np.eye(4), third, third @ third]))
+    before, now = (Pose(Rotation.from_euler('z', yaw, degrees=True).as_quat(), np.array([0, 0, 1.0]))
+                   for yaw in (0, 120))
+    np.testing.assert_allclose(blended(before, now, model, 0.5).translation, [0, 0, 1], atol=1e-9)
+
+
 def test_the_middle_of_the_box_moves_straight():
     """The CAD frame's origin may lie far from the object: smoothed about it, the object would swing."""
     base = MODELS['mug']

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -226,16 +227,13 @@ class Bag:
         return None
 
     def _picture(self, message: Any) -> Frame:
-        from rosbags.image import message_to_cvimage
-        from rosbags.image.image import ImageError
-
         stamp = message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
         what = f'{self._path} {self.topic} at {stamp / 1e9:.3f} s'
         try:
-            image = np.ascontiguousarray(message_to_cvimage(message, 'rgb8'), np.uint8)
+            image = recorded_picture(message)
             size = (image.shape[1], image.shape[0])
             camera = self._intrinsics or intrinsics_of(self._info, size, self._rectified)
-        except (ImageError, TypeError, ValueError, cv2.error) as error:
+        except ValueError as error:
             raise ValueError(f'{what}: {error}') from error
         return _frame(image, camera, what, stamp, message.header.frame_id)
 
@@ -246,6 +244,26 @@ class Bag:
     def close(self) -> None:
         """See :class:`Recording`."""
         self._reader.close()
+
+
+def recorded_picture(message: Any) -> NDArray[np.uint8]:
+    """Return a recorded Image or CompressedImage as uint8 RGB ``(H, W, 3)``.
+
+    :raises ValueError: for one that cannot be decoded
+    """
+    from rosbags.image import message_to_cvimage
+    from rosbags.image.image import ImageError, to_cvtype
+
+    try:
+        if hasattr(message, 'step'):  # the library knows no padding at the end of rows: hand it rows without
+            _, _, kind, channels = to_cvtype(message.encoding)
+            used = message.width * channels * np.dtype(kind).itemsize
+            rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)[:, :used]
+            message = replace(message, step=used, data=np.ascontiguousarray(rows).ravel())
+        return np.ascontiguousarray(message_to_cvimage(message, 'rgb8'), np.uint8)
+    # the library asserts where OpenCV gives no picture
+    except (ImageError, AssertionError, TypeError, ValueError, cv2.error) as error:
+        raise ValueError(f'cannot be decoded as a colour picture ({type(error).__name__}: {error})') from error
 
 
 def _is_bag(path: Path) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.data.recordings import BAGS
+from sim2real_da.data.recordings import BAGS, recorded_picture
 from sim2real_da.evaluation.drawing import draw
 from sim2real_da.evaluation.report import embedded, template
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel, Pose
@@ -42,6 +42,7 @@ class Session:
     :param objects: sizes by class, as the 3-D boxes have them
     :param gate: time, the gate's numbers
     :param complaints: how often a node warned of what
+    :param shown: pictures read so far, of which one of ``every`` is kept
     """
 
     name: str
@@ -57,6 +58,8 @@ class Session:
     numbers: dict[str, str] = field(default_factory=dict)
     gate: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     complaints: Counter[str] = field(default_factory=Counter)
+    shown: int = 0
+    every: int = 1
 
 
 def is_session(path: Path) -> bool:
@@ -177,12 +180,18 @@ def _take_camera(session: Session, _time: float, message: Any) -> None:
 
 
 def _take_picture(session: Session, time: float, message: Any) -> None:
-    from rosbags.image import message_to_cvimage
-
-    image = np.ascontiguousarray(message_to_cvimage(message, 'rgb8'))
+    session.shown += 1
+    if (session.shown - 1) % session.every:
+        return
+    try:
+        image = recorded_picture(message)
+    except ValueError as error:
+        session.complaints[f'recording: a picture {error}'] += 1
+        return
     session.pictures.append((time, _stamp(message.header), message.header.frame_id, image))
-    if len(session.pictures) > KEPT:
+    if len(session.pictures) > KEPT:  # every second goes, and of what comes as many: spread over all of it
         del session.pictures[1::2]
+        session.every *= 2
 
 
 TAKERS = {

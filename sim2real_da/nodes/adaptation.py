@@ -87,6 +87,7 @@ class Adaptation(ManagedNode):
         self._worker: threading.Thread | None = None
         self._feeder: threading.Thread | None = None
         self._session: AdaptationSession | None = None
+        self._curves: Curves | None = None
 
     def check_parameter(self, name: str, value: Any) -> None:
         """Refuse a list of cameras that is empty or names one twice."""
@@ -167,8 +168,12 @@ class Adaptation(ManagedNode):
 
     def cleanup(self) -> None:
         """Forget the session; its versions stay on disk."""
-        if self._session is not None and self._curves is not None:
-            self._curves.close()
+        curves, self._curves = self._curves if self._session is not None else None, None
+        if curves is not None:
+            try:
+                curves.close()
+            except Exception as error:  # a full disk stops nothing
+                self.get_logger().warning(f'tensorboard: {error}')
         self._session = None
 
     # --- simulation from a folder ----------------------------------------
@@ -250,8 +255,7 @@ class Adaptation(ManagedNode):
                         promotion = None
                     if promotion is not None and not stop.is_set():
                         self._announce(promotion)
-                    if self._curves is not None and session.history:
-                        self._curves.add(session.history[-1])
+                    self._draw_curves(session)
                     if busy:  # the status seldom finds the lock free while steps follow each other
                         self._remember(session)
             if not busy:
@@ -260,6 +264,15 @@ class Adaptation(ManagedNode):
             spent = time.monotonic() - started
             duty = self.get('duty_cycle')
             stop.wait(max(REST_S, spent * (1 - duty) / duty))
+
+    def _draw_curves(self, session: AdaptationSession) -> None:
+        if self._curves is None or not session.history:
+            return
+        try:
+            self._curves.add(session.history[-1])
+        except Exception as error:  # TensorBoard hands on whatever its own thread died of
+            self.get_logger().warning(f'tensorboard: no more curves are written: {error}')
+            self._curves = None
 
     def _announce(self, promotion: Promotion) -> None:
         """Publish weights that are on disk already, or keep them back while held."""

@@ -69,12 +69,16 @@ class Perception(ManagedNode):
     def __init__(self, **options: Any) -> None:
         super().__init__('perception', **options)
         self._estimator: Estimator | None = None
+        self._output: PoseOutput | None = None
         self._worker: threading.Thread | None = None
 
     def check_parameter(self, name: str, value: Any) -> None:
         """Refuse thresholds that cannot be read."""
         if name == 'class_thresholds':
             read_thresholds(value)
+            output = getattr(self, '_output', None)  # the base class checks defaults before there is one
+            if output is not None:
+                output.check_thresholds(value)
 
     # --- life ----------------------------------------
 
@@ -126,11 +130,11 @@ class Perception(ManagedNode):
 
     def cleanup(self) -> None:
         """Free the model."""
-        self._estimator = None
+        self._estimator = self._output = None
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Say which weights run and how many images were answered."""
-        assert self._estimator is not None
+        assert self._estimator is not None and self._output is not None
         version = self._estimator.bundle.version
         values: dict[str, object] = {
             'weights_version': version, 'recipe': self._estimator.bundle.recipe, 'frames_accepted': self._accepted,
@@ -186,6 +190,7 @@ class Perception(ManagedNode):
         self._estimator.max_detections = self.get('max_detections')
         version = self._estimator.bundle.version
         found = self._estimator.estimate(frame.image, frame.intrinsics)
+        assert self._output is not None
         self._output.give(found, frame, version)
         self._answered += 1
         self._latencies.append(time.monotonic() - started)

@@ -31,7 +31,8 @@ WAITING = 10  # pictures that wait for their transform
 PERIOD_S = 0.1  # how often waiting pictures are looked after
 
 PARAMETERS = (
-    Parameter('class_thresholds', '', 'least scores of single classes, like "mug=0.5 tool=0.7"', live=True),
+    Parameter('class_thresholds', '', 'least scores of single classes: mug=0.5 tool=0.7, or cell phone=0.5; mug=0.7',
+              live=True),
     Parameter('max_age_s', 0.0, 'pictures that are older when answered get no poses; 0: whatever their age',
               0.0, 3600.0, live=True),
     Parameter('smoothing', 0.0, 'share of an instance\'s pose so far in the new one; a moving object is shown '
@@ -45,12 +46,12 @@ PARAMETERS = (
 
 
 def read_thresholds(text: str) -> dict[str, float]:
-    """Return the least score by class of ``mug=0.5 tool=0.7``.
+    """Return the least score by class of ``mug=0.5 tool=0.7``; with semicolons names may hold spaces.
 
     :raises ValueError: for anything else
     """
     found = {}
-    for word in text.split():
+    for word in filter(None, (w.strip() for w in (text.split(';') if ';' in text else text.split()))):
         name, _, number = word.rpartition('=')
         try:
             score = float(number)
@@ -77,9 +78,7 @@ class PoseOutput:
         self._waiting: deque[tuple[float, list[Detection], Frame, int]] = deque()
         self._tracker = Tracker(objects)
         names = messages.topic_names(objects)
-        if strangers := set(read_thresholds(node.get('class_thresholds'))) - set(objects):
-            raise ValueError(f'class_thresholds: class {sorted(strangers)[0]!r} is not known to the model, expected '
-                             f'some of {sorted(objects)}')
+        self.check_thresholds(node.get('class_thresholds'))
         self._boxes = node.publish_on(Detection2DArray, '~/detections')
         self._solids = node.publish_on(Detection3DArray, '~/detections_3d')
         self._poses = node.publish_on(PoseArray, '~/poses')
@@ -91,6 +90,15 @@ class PoseOutput:
         if node.get('target_frame'):
             self._transforms = listen_to_transforms(node, '/tf', self.settle)
             node.every(PERIOD_S, self.settle)
+
+    def check_thresholds(self, text: str) -> None:
+        """Refuse thresholds of classes that the model does not know.
+
+        :raises ValueError: with the name
+        """
+        if strangers := set(read_thresholds(text)) - set(self.objects):
+            raise ValueError(f'class_thresholds: class {sorted(strangers)[0]!r} is not known to the model, expected '
+                             f'some of {sorted(self.objects)}')
 
     def give(self, found: list[Detection], frame: Frame, version: int) -> None:
         """Publish what was found in a picture by weights of a version, now or as soon as its transform is there."""

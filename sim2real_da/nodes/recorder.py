@@ -56,9 +56,11 @@ class Recorder(ManagedNode):
         """Make the file and listen."""
         folder = Path(self.get('out')).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / time.strftime('session_%Y%m%d_%H%M%S')
+        stamp, robot = time.strftime('%Y%m%d_%H%M%S'), self.get_namespace().strip('/').replace('/', '_')
+        self._path = next(path for path in (folder / '_'.join(filter(None, ['session', robot, stamp, end]))
+                                            for end in ('', *map(str, range(2, 100)))) if not path.exists())
         self._bytes = self._messages = 0
-        self._full = False
+        self._ended = ''
         self._shown = -1e9
         self._writer = Writer(self._path, version=9, storage_plugin=StoragePlugin.MCAP)
         self._writer.open()
@@ -68,7 +70,8 @@ class Recorder(ManagedNode):
                                                          False)}.items():
             package, name = kind.__module__.split('.')[0], kind.__name__
             connection = self._writer.add_connection(
-                self.resolve_topic_name(topic), f'{package}/msg/{name}', typestore=types,
+                # under the package's own name, whatever it is remapped to: a reader knows what it is
+                self.resolve_topic_name(topic, only_expand=True), f'{package}/msg/{name}', typestore=types,
                 offered_qos_profiles=[_offered(latched)])
             self.listen_to(kind, topic, self._keeper(connection, topic == image), 100, latched=latched,
                            sensor=topic.startswith('real/'), raw=True)
@@ -76,30 +79,44 @@ class Recorder(ManagedNode):
 
     def cleanup(self) -> None:
         """Finish the file: only then it can be read."""
-        if self._writer is not None:
-            self._writer.close()
-            self.get_logger().info(f'{self._path}: {self._messages} messages, {self._bytes / 2**20:.1f} MB')
-        self._writer = None
+        self._end('')
+
+    def _end(self, why: str) -> None:
+        """Finish the file, for a reason that is said."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        self._ended = why
+        try:
+            writer.close()
+        except OSError as error:
+            self._ended = f'{why or "the recording"} cannot be ended: {error}'
+        if self._ended:
+            self.get_logger().warning(f'{self._path} has ended: {self._ended}')
+        self.get_logger().info(f'{self._path}: {self._messages} messages, {self._bytes / 2**20:.1f} MB')
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Say how much is recorded."""
         values = {'messages': self._messages, 'megabytes': self._bytes / 2**20, 'path': str(self._path)}
-        if self._full:
-            return DiagnosticStatus.WARN, f'max_mb is reached: {self._path} has ended', values
+        if self._ended:
+            return DiagnosticStatus.WARN, f'{self._path} has ended: {self._ended}', values
         return DiagnosticStatus.OK, f'records to {self._path.name}', values
 
     def _keeper(self, connection: Any, picture: bool) -> Callable[[bytes], None]:
         def keep(data: bytes) -> None:
             now = time.monotonic()
-            if self._writer is None or self._full or (picture and now - self._shown < self.get('image_period_s')):
+            if self._writer is None or (picture and now - self._shown < self.get('image_period_s')):
                 return
             if self._bytes + len(data) > self.get('max_mb') * 2**20:
-                self._full = True
-                self.get_logger().warning(f'max_mb is reached: {self._path} has ended')
+                self._end('max_mb is reached')
                 return
             if picture:
                 self._shown = now
-            self._writer.write(connection, self.now(), data)
+            try:
+                self._writer.write(connection, self.now(), data)
+            except OSError as error:  # a full disk ends the recording, not the node
+                self._end(str(error))
+                return
             self._bytes += len(data)
             self._messages += 1
         return keep

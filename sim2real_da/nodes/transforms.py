@@ -8,6 +8,7 @@ transform is never taken for it, for a robot's arm moves between two pictures.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sim2real_da.nodes.node import ManagedNode
 
 KEEP_NS = 10_000_000_000  # as long as tf2 does
+BACK_NS = 1_000_000_000  # a stamp that is older by more is no late message: the clock began anew
 Matrix = NDArray[np.float64]
 
 
@@ -60,13 +62,27 @@ class Tf2Buffer:
 
     def __init__(self, buffer: Any, error: type[Exception]) -> None:
         self._buffer, self._error = buffer, error
+        self._newest: dict[str, int] = {}
+        self._static: dict[str, TransformStamped] = {}
 
     def add(self, transform: TransformStamped, static: bool) -> None:
         """Take one transform."""
+        child, stamp = transform.child_frame_id, nanoseconds(transform.header.stamp)
+        if static:
+            self._static[child] = transform
+        elif stamp < self._newest.get(child, stamp) - BACK_NS:  # tf2 would refuse all that comes until the old time
+            self._buffer.clear()
+            self._newest.clear()
+            for known in self._static.values():
+                self._buffer.set_transform_static(known, 'sim2real_da')
+        if not static:
+            self._newest[child] = max(stamp, self._newest.get(child, stamp))
         (self._buffer.set_transform_static if static else self._buffer.set_transform)(transform, 'sim2real_da')
 
     def lookup(self, target: str, source: str, stamp: int) -> Matrix:
         """See :class:`TransformBuffer`."""
+        if stamp == 0:
+            raise TransformUnavailable('stamp 0, which means the latest transform to tf2: pictures need a stamp')
         try:
             return read_transform(
                 self._buffer.lookup_transform(target, source, Time(nanoseconds=stamp)).transform, 'tf')
@@ -84,7 +100,7 @@ class _Edge:
         self.transforms: list[Matrix] = []
 
     def add(self, parent: str, matrix: Matrix, stamp: int, static: bool) -> None:
-        if parent != self.parent or static or (self.stamps and stamp < self.stamps[-1] - KEEP_NS):
+        if parent != self.parent or static or (self.stamps and stamp < self.stamps[-1] - BACK_NS):
             # another parent, or a clock that begins anew: what was is of another time
             self.stamps.clear()
             self.transforms.clear()
@@ -125,6 +141,7 @@ class OwnBuffer:
 
     def __init__(self) -> None:
         self._edges: dict[str, _Edge] = {}
+        self._lock = threading.Lock()  # transforms come from the executor, perception's worker asks
 
     def add(self, transform: TransformStamped, static: bool) -> None:
         """Take one transform."""
@@ -132,11 +149,15 @@ class OwnBuffer:
         if not child or not parent or child == parent:
             raise MessageError(f'tf: a transform from {child!r} to {parent!r}, expected two different frames')
         matrix = read_transform(transform.transform, f'tf {parent} -> {child}')
-        self._edges.setdefault(child, _Edge()).add(parent, matrix, nanoseconds(transform.header.stamp), static)
+        with self._lock:
+            self._edges.setdefault(child, _Edge()).add(parent, matrix, nanoseconds(transform.header.stamp), static)
 
     def lookup(self, target: str, source: str, stamp: int) -> Matrix:
         """See :class:`TransformBuffer`."""
-        target, source = target.lstrip('/'), source.lstrip('/')
+        with self._lock:
+            return self._lookup(target.lstrip('/'), source.lstrip('/'), stamp)
+
+    def _lookup(self, target: str, source: str, stamp: int) -> Matrix:
         down, up = self._ancestors(target), self._ancestors(source)
         common = next((frame for frame in up if frame in down), None)
         if common is None:
@@ -187,9 +208,15 @@ def listen_to_transforms(node: ManagedNode, topic: str, after: Callable[[], None
     buffer = transform_buffer()
 
     def take(message: TFMessage, static: bool) -> None:
+        bad: MessageError | None = None
         for transform in message.transforms:
-            buffer.add(transform, static)
+            try:
+                buffer.add(transform, static)
+            except MessageError as error:  # one frame of many
+                bad = bad or error
         after()
+        if bad is not None:
+            raise bad
 
     node.listen_to(TFMessage, topic, lambda message: take(message, False), 100)
     node.listen_to(TFMessage, f'{topic}_static', lambda message: take(message, True), 100, latched=True)

@@ -162,11 +162,13 @@ class Learner:
         crops = self.batcher.batch(source, rng, self.recipe.crops)
         posed = self.pseudo_batcher.batch(
             [LabelledFrame(x.frame, x.posed) for x in pseudo], rng, self.recipe.crops, empty=False) if pseudo else None
+        on_target = Batch(*posed) if posed is not None else None
+        if crops is not None and needs['pose'] and posed is None:
+            seen = self._target_crops(target)
+            on_target = Batch(seen) if seen is not None else None
+        if not everywhere(on_target is not None, self.device):  # players step together, or not at all
+            on_target = None
         if crops is not None:
-            on_target = Batch(*posed) if posed is not None else None
-            if needs['pose'] and posed is None:
-                seen = self._target_crops(target)
-                on_target = Batch(seen) if seen is not None else None
             losses['pose'] = self.parts['pose'].losses(Batch(*crops), on_target)
         return losses
 

@@ -22,6 +22,7 @@ import numpy as np
 
 from sim2real_da.data import rare_classes
 from sim2real_da.networks.bundle import Bundle, WeightsError
+from sim2real_da.networks.distributed import own_seed
 from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.camera_evidence import FRAMES
@@ -97,7 +98,8 @@ class AdaptationSession:
         self._source_seen = 0
         self._gate: Gate | None = None
         self._learner = Learner(bundle, recipe, device, seed)
-        self._rng = np.random.default_rng([seed, 1])
+        self._rng = np.random.default_rng(own_seed(seed, 1))  # of several processes each draws samples of its own
+        self._camera_rng = np.random.default_rng([seed, 2])  # and all judge by the same frames
         self._paused = False
         self._retreats = 0  # automatic rollbacks since an operator's last order
         self._frozen = ''
@@ -197,7 +199,7 @@ class AdaptationSession:
         candidate = self._learner.candidate()
         with self._lock:
             count = min(FRAMES, len(self.buffer)) if self.evidence else 0
-            camera = self.buffer.sample(count, self._rng) if count else []
+            camera = self.buffer.sample(count, self._camera_rng) if count else []
         decision = self._gate.decide(candidate, self.running, self.source, camera)
         promotion: Promotion | None = None
         try:
@@ -286,7 +288,8 @@ class AdaptationSession:
         bundle.parent = self.running.version if parent is None else parent
         bundle.version = self.store.next_version()
         bundle.recipe = self.recipe.name
-        path = self.store.save(bundle, learner.state({'generator': self._rng.bit_generator.state}))
+        path = self.store.save(bundle, learner.state({
+            'generator': self._rng.bit_generator.state, 'camera': self._camera_rng.bit_generator.state}))
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
 
@@ -398,6 +401,7 @@ class AdaptationSession:
                 about = learner.load_state(data, random)
                 if random:
                     self._rng.bit_generator.state = about['generator']
+                    self._camera_rng.bit_generator.state = about.get('camera', self._camera_rng.bit_generator.state)
                 return learner
             except (WeightsError, KeyError, ValueError, TypeError) as error:
                 log.warning('%s: %s; learning begins anew from version %d',

@@ -38,7 +38,8 @@ def adapt(
     with tempfile.TemporaryDirectory() as folder:
         session = AdaptationSession(
             bundle.copy(), load_recipe(recipe), WeightStore(folder), device=device, seed=seed, holdout=holdout,
-            gate_every=gate_every, max_steps=steps, tolerance=tolerance, evidence=evidence)
+            gate_every=gate_every, max_steps=steps, tolerance=tolerance, evidence=evidence,
+            buffer_bytes=max(sum(frame.image.nbytes for frame in target), 1))
         for frame in source[:holdout]:
             session.add_source(frame)
         for i in rng.permutation(np.arange(holdout, len(source)))[:200]:
