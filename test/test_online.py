@@ -769,3 +769,20 @@ def test_curves_for_tensorboard(tmp_path):
     assert sorted(events.Tags()['scalars']) == ['detector/box', 'gate/promoted']
     assert [(e.step, e.value) for e in events.Scalars('detector/box')] == [(1, 0.5), (2, 0.25)]
     assert [e.step for e in events.Scalars('gate/promoted')] == [1]
+
+
+def test_the_buffers_index_outlives_a_restart(tmp_path):
+    rng = np.random.default_rng(0)
+    buffer = FrameBuffer(10_000_000, folder=tmp_path)
+    for _ in range(3):
+        assert buffer.admit(frame(rng))
+    first, second = buffer.unnoted(3)[:2]
+    buffer.note(first, {'mug', 'box'})
+    buffer.note(second, set())
+    index = json.loads(json.dumps(buffer.index()))
+    assert sorted(map(tuple, index.values())) == [('',), ('box', 'mug')]
+    again = FrameBuffer(10_000_000, folder=tmp_path)
+    assert len(again.unnoted(3)) == 3
+    again.restore(index | {'000000099.safetensors': ['gone']})
+    assert len(again.unnoted(3)) == 1 and again.classes() == {'box': 1, 'mug': 1, '': 1}
+    assert FrameBuffer(10_000_000).index() == {}

@@ -102,6 +102,16 @@ class FrameBuffer:
             if entry.frame is frame:
                 entry.classes = tuple(sorted(classes)) or NOTHING
 
+    def index(self) -> dict[str, list[str]]:
+        """Return which frames are kept as files, and what was found in each, for :meth:`restore` after a restart."""
+        return {e.file.name: list(e.classes) for e in self._entries if e.file is not None and e.classes is not None}
+
+    def restore(self, index: dict[str, list[str]]) -> None:
+        """Take over what was found in frames before a restart; the network need not look at them again."""
+        for entry in self._entries:
+            if entry.file is not None and entry.file.name in index:
+                entry.classes = tuple(str(c) for c in index[entry.file.name])
+
     def forget_classes(self) -> None:
         """Forget what was found: other weights may see other things."""
         for entry in self._entries:

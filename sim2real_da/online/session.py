@@ -289,7 +289,8 @@ class AdaptationSession:
         bundle.version = self.store.next_version()
         bundle.recipe = self.recipe.name
         path = self.store.save(bundle, learner.state({
-            'generator': self._rng.bit_generator.state, 'camera': self._camera_rng.bit_generator.state}))
+            'generator': self._rng.bit_generator.state, 'camera': self._camera_rng.bit_generator.state,
+            'buffer': self.buffer.index()}))
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
 
@@ -402,6 +403,7 @@ class AdaptationSession:
                 if random:
                     self._rng.bit_generator.state = about['generator']
                     self._camera_rng.bit_generator.state = about.get('camera', self._camera_rng.bit_generator.state)
+                    self.buffer.restore(about.get('buffer', {}))
                 return learner
             except (WeightsError, KeyError, ValueError, TypeError) as error:
                 log.warning('%s: %s; learning begins anew from version %d',
