@@ -198,10 +198,12 @@ def show(out: Path, trials: list[Trial], poses: list[NDArray[np.float64] | None]
             continue
         gripper = grippers[trial.name]
         gripper.put(trial.truth)
-        if gripper.attempt(grasp, record=True):
+        if gripper.attempt(grasp):  # once more, for the camera
             shown.add(trial.name)
+            gripper.put(trial.truth)
+            gripper.attempt(grasp, record=True)
             pictures += gripper.pictures[::2]
-        gripper.close()
+            gripper.close()
     if pictures:
         frames = [Picture.fromarray(p).resize((320, 240)).quantize(64) for p in pictures]
         frames[0].save(out, save_all=True, append_images=frames[1:], duration=80, loop=0, optimize=True)
