@@ -43,7 +43,7 @@ from sim2real_da.nodes.runner import NodeSpec, Runner, graph_environment
 from sim2real_da.online.stored import adapt
 from sim2real_da.resources import weights_file
 from sim2real_da.samples import Frame, LabelledFrame, Pose
-from sim2real_da.simulation.gripper import Gripper, plan_grasp
+from sim2real_da.simulation.gripper import Gripper, matrix_of, plan_grasp
 from sim2real_da.simulation.objects import SimObject, tools
 from sim2real_da.simulation.render import default_intrinsics
 from sim2real_da.simulation.simulator import Simulator
@@ -65,13 +65,6 @@ class Trial:
     camera: NDArray[np.float64]
     name: str
     truth: NDArray[np.float64]
-
-
-def matrix_of(place: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the pose ``(4, 4)`` of MuJoCo's seven numbers of a free body."""
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = Rotation.from_quat(place[[4, 5, 6, 3]]).as_matrix(), place[:3]
-    return matrix
 
 
 def make_trials(count: int, size: tuple[int, int], items: dict[str, SimObject],

@@ -22,7 +22,7 @@ import torch
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.camera_info import read_calibration
 from sim2real_da.data.pictures import Pictures, load
-from sim2real_da.data.recordings import BAGS, Recording, is_recording, open_recording
+from sim2real_da.data.recordings import Recording, Spread, is_bag, is_recording, open_recording
 from sim2real_da.evaluation.classification import accuracy
 from sim2real_da.evaluation.provenance import COMMIT
 from sim2real_da.networks.bundle import Bundle
@@ -103,17 +103,15 @@ def target_frames(path: Path, split: str, intrinsics: Intrinsics | None) -> list
     elif _kept(path):
         frames = list(read_frames(path))
     else:
-        bag = path.suffix.lower() in BAGS or (path / 'metadata.yaml').is_file()  # brings its own
-        frames = _recorded(open_recording(str(path), None if bag else intrinsics))
+        frames = _recorded(open_recording(str(path), None if is_bag(path) else intrinsics))  # a bag brings its own
     if not frames:
         raise ValueError(f'{path}: no frames')
     return frames
 
 
 def _recorded(recording: Recording) -> list[Frame]:
-    """Read a recording to its end; every second frame kept so far goes whenever there are too many."""
-    frames: list[Frame] = []
-    every = number = 0
+    """Read a recording to its end."""
+    frames = Spread[Frame](MOST_FRAMES)
     while True:
         try:
             frame = recording.read()
@@ -122,14 +120,10 @@ def _recorded(recording: Recording) -> list[Frame]:
             continue
         if frame is None:
             break
-        if number % 2**every == 0:
-            frames.append(frame)
-            if len(frames) > MOST_FRAMES:
-                del frames[1::2]
-                every += 1
-        number += 1
+        if frames.wanted():
+            frames.add(frame)
     recording.close()
-    return frames
+    return frames.kept
 
 
 def _is_bop(path: Path) -> bool:

@@ -147,3 +147,9 @@ def inside(box: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.bool_]:
     x0, y0, x1, y1 = np.round(np.clip(np.asarray(box) + 0.5, 0, None)).astype(int)  # edges to slices
     area[y0:y1, x0:x1] = True
     return area
+
+
+def box_around(mask: NDArray[np.bool_]) -> Array:
+    """Return the box xyxy, edges between pixels, around what is true in a mask ``(H, W)`` that is not empty."""
+    ys, xs = np.nonzero(mask)
+    return np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sim2real_da.geometry import inside, project
+from sim2real_da.geometry import box_around, inside, project
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
 
 EDGE = 5  # points of a box's side that are followed through the lens
@@ -48,9 +48,7 @@ def rectified_labels(labelled: LabelledFrame) -> LabelledFrame:
         area = label.mask if label.mask is not None else inside(label.box, camera)
         mask = straightened(area.astype(np.uint8), camera, cv2.INTER_NEAREST).astype(bool)
         if mask.any():
-            ys, xs = np.nonzero(mask)
-            box = np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])
-            labels.append(replace(label, box=box, mask=mask if label.mask is not None else None))
+            labels.append(replace(label, box=box_around(mask), mask=mask if label.mask is not None else None))
     return LabelledFrame(rectified(labelled.frame), tuple(labels))
 
 

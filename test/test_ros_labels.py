@@ -345,11 +345,17 @@ def test_objects_without_a_visible_box_are_not_seen(tmp_path: Any) -> None:
     assert set(made.labels()) == {'mug'}
 
 
+def rectangle() -> tuple[int, int, int, int]:
+    """Return whole pixels within which the mug is seen."""
+    pixels = project(transform_points(MODELS['mug'].points, TRUTH['mug']), CAMERA)
+    (x0, y0), (x1, y1) = np.ceil(pixels.min(0)).astype(int), np.floor(pixels.max(0)).astype(int)
+    return x0, y0, x1, y1
+
+
 def test_isaac_segmentation_is_of_numbers() -> None:
     made = Simulated('isaac_sim', ('sim/segmentation',))
     numbers = np.zeros((240, 320), np.int32)
-    pixels = project(transform_points(MODELS['mug'].points, TRUTH['mug']), CAMERA)
-    (x0, y0), (x1, y1) = np.ceil(pixels.min(0)).astype(int), np.floor(pixels.max(0)).astype(int)
+    x0, y0, x1, y1 = rectangle()
     numbers[y0:y1, x0:x1 - 4] = 70_000
     image = Image(header=head('sim_camera'), height=240, width=320, encoding='32SC1', step=320 * 4)
     image.data = array.array('B', numbers.tobytes())
@@ -371,8 +377,7 @@ def test_gazebo_segmentation_has_the_label_in_its_last_channel(tmp_path: Any) ->
     made = Simulated('gazebo', ('sim/segmentation',), class_map=str(tmp_path / 'classes.yaml'),
                      sim_camera_frame='camera', sim_camera_axes='optical')
     colours = np.zeros((240, 320, 3), np.uint8)
-    pixels = project(transform_points(MODELS['mug'].points, TRUTH['mug']), CAMERA)
-    (x0, y0), (x1, y1) = np.ceil(pixels.min(0)).astype(int), np.floor(pixels.max(0)).astype(int)
+    x0, y0, x1, y1 = rectangle()
     colours[y0:y1, x0:x1] = 1, 0, 5  # instance 1 (low byte, high byte), label 5
     x, y, z = TRUTH['mug'].translation
     made.wire.send('sim/camera_info', camera_info())

@@ -78,8 +78,8 @@ def test_a_session_is_recorded_and_reported(graph: Graph, tmp_path: Path,
     session = read_session(path)
     assert len(session.found) == 30 and session.found[-1][1]['mug'] == pytest.approx(0.79)
     assert [version for _, version, _ in session.versions] == [1, 2]
-    assert 2 <= len(session.pictures) <= 8, 'one picture every 0.2 s'
-    np.testing.assert_array_equal(session.pictures[0][3], image)
+    assert 2 <= len(session.pictures.kept) <= 8, 'one picture every 0.2 s'
+    np.testing.assert_array_equal(session.pictures.kept[0][3], image)
     assert session.numbers['promotions'] == '1.0' and session.gate[-1][1]['candidate_ap50'] == 0.6
     assert any('no message on /real/image' in text for text in session.complaints)
 
@@ -104,7 +104,7 @@ def test_a_remapped_camera_is_recorded_under_the_packages_name(graph: Graph, tmp
     process = graph.runner._running['recorder']
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
-    assert read_session(next((tmp_path / 'out').iterdir())).pictures
+    assert read_session(next((tmp_path / 'out').iterdir())).pictures.kept
 
 
 def test_a_full_recording_ends_and_says_so(graph: Graph, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_full_recording_ends_and_says_so(graph: Graph, tmp_path: Path) -> None
     assert float(graph.values('recorder')['megabytes']) <= 1.0
     path = next((tmp_path / 'recordings').iterdir())
     graph.until(lambda: (path / 'metadata.yaml').is_file(), 'a file that can be read although the node still runs')
-    assert len(read_session(path).pictures) == 1
+    assert len(read_session(path).pictures.kept) == 1
 
 
 def test_what_is_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -46,7 +46,7 @@ def is_recording(source: str) -> bool:
         return True
     path = Path(source).expanduser()
     if path.is_dir():
-        return _is_bag(path) or any(p.suffix.lower() in IMAGES for p in path.iterdir())
+        return is_bag(path) or any(p.suffix.lower() in IMAGES for p in path.iterdir())
     return path.suffix.lower() in (*VIDEOS, *BAGS)
 
 
@@ -60,7 +60,7 @@ def open_recording(source: str, intrinsics: Intrinsics | None = None, topic: str
     :raises ValueError: for something else, without intrinsics where they are needed, or for a bag without pictures
     """
     path = Path(source).expanduser()
-    if not source.startswith(WEBCAM) and (_is_bag(path) or path.suffix.lower() in BAGS):
+    if is_bag(path):
         return Bag(path, topic, intrinsics, rectified)
     if intrinsics is None:
         raise ValueError(f'{source}: pictures without a calibration; name a file with the camera\'s intrinsics')
@@ -72,6 +72,32 @@ def open_recording(source: str, intrinsics: Intrinsics | None = None, topic: str
         return Video(path, intrinsics)
     raise ValueError(f'{source}: expected a folder with images ({", ".join(IMAGES)}), a video ({", ".join(VIDEOS)}), '
                      f'a bag ({", ".join(BAGS)}) or webcam:0')
+
+
+Item = TypeVar('Item')
+
+
+class Spread(Generic[Item]):
+    """Keeps at most so many of a sequence of unknown length, evenly spread over it.
+
+    :param most: at least 2
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.kept = most, list[Item]()
+        self._every, self._offered = 1, 0
+
+    def wanted(self) -> bool:
+        """Whether the next one is kept; ask once for each."""
+        self._offered += 1
+        return (self._offered - 1) % self._every == 0
+
+    def add(self, item: Item) -> None:
+        """Keep one that is wanted; every second goes whenever there are too many."""
+        self.kept.append(item)
+        if len(self.kept) > self.most:
+            del self.kept[1::2]
+            self._every *= 2
 
 
 class ImageFolder:
@@ -266,8 +292,9 @@ def recorded_picture(message: Any) -> NDArray[np.uint8]:
         raise ValueError(f'cannot be decoded as a colour picture ({type(error).__name__}: {error})') from error
 
 
-def _is_bag(path: Path) -> bool:
-    return path.is_dir() and (path / 'metadata.yaml').is_file()
+def is_bag(path: Path) -> bool:
+    """Whether a path is a rosbag2 folder, or called as a bag's file."""
+    return (path / 'metadata.yaml').is_file() or path.suffix.lower() in BAGS
 
 
 def _rgb(picture: Any) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.data.recordings import BAGS, recorded_picture
+from sim2real_da.data.recordings import Spread, is_bag, recorded_picture
 from sim2real_da.evaluation.drawing import draw
 from sim2real_da.evaluation.report import embedded, template
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel, Pose
@@ -42,7 +42,6 @@ class Session:
     :param objects: sizes by class, as the 3-D boxes have them
     :param gate: time, the gate's numbers
     :param complaints: how often a node warned of what
-    :param shown: pictures read so far, of which one of ``every`` is kept
     """
 
     name: str
@@ -50,7 +49,7 @@ class Session:
     course: list[tuple[float, str]] = field(default_factory=list)
     versions: list[tuple[float, int, str]] = field(default_factory=list)
     found: list[tuple[float, dict[str, float]]] = field(default_factory=list)
-    pictures: list[tuple[float, int, str, NDArray[np.uint8]]] = field(default_factory=list)
+    pictures: Spread[tuple[float, int, str, NDArray[np.uint8]]] = field(default_factory=lambda: Spread(KEPT))
     boxes: dict[int, list[Detection]] = field(default_factory=dict)
     solids: dict[tuple[int, str], list[Detection]] = field(default_factory=dict)
     objects: dict[str, ObjectModel] = field(default_factory=dict)
@@ -58,13 +57,11 @@ class Session:
     numbers: dict[str, str] = field(default_factory=dict)
     gate: list[tuple[float, dict[str, float]]] = field(default_factory=list)
     complaints: Counter[str] = field(default_factory=Counter)
-    shown: int = 0
-    every: int = 1
 
 
 def is_session(path: Path) -> bool:
     """Whether a path is a recording."""
-    return (path / 'metadata.yaml').is_file() or path.suffix in BAGS
+    return is_bag(path)
 
 
 def read_session(path: Path) -> Session:
@@ -180,18 +177,14 @@ def _take_camera(session: Session, _time: float, message: Any) -> None:
 
 
 def _take_picture(session: Session, time: float, message: Any) -> None:
-    session.shown += 1
-    if (session.shown - 1) % session.every:
+    if not session.pictures.wanted():
         return
     try:
         image = recorded_picture(message)
     except ValueError as error:
         session.complaints[f'recording: a picture {error}'] += 1
         return
-    session.pictures.append((time, _stamp(message.header), message.header.frame_id, image))
-    if len(session.pictures) > KEPT:  # every second goes, and of what comes as many: spread over all of it
-        del session.pictures[1::2]
-        session.every *= 2
+    session.pictures.add((time, _stamp(message.header), message.header.frame_id, image))
 
 
 TAKERS = {
@@ -214,7 +207,7 @@ def _classes(session: Session) -> list[tuple[str, int, float]]:
 def _drawn(session: Session, folder: Path) -> list[tuple[str, str]]:
     """Return time and data URL of pictures with what was found in them; of answered ones where there are any."""
     shown = []
-    known = [p for p in session.pictures if p[1] in session.boxes] or session.pictures
+    known = [p for p in session.pictures.kept if p[1] in session.boxes] or session.pictures.kept
     times = np.array([p[0] for p in known])
     wanted = np.linspace(times[0], times[-1], PICTURES) if known else ()
     for index in sorted({int(np.abs(times - time).argmin()) for time in wanted}):

@@ -255,9 +255,9 @@ class Adaptation(ManagedNode):
                         promotion = None
                     if promotion is not None and not stop.is_set():
                         self._announce(promotion)
-                    self._draw_curves(session)
-                    if busy:  # the status seldom finds the lock free while steps follow each other
-                        self._remember(session)
+                    if busy:
+                        self._draw_curves(session)
+                        self._remember(session)  # the status seldom finds the lock free while steps follow each other
             if not busy:
                 stop.wait(IDLE_S)
                 continue

@@ -38,7 +38,7 @@ from vision_msgs.msg import (
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.geometry import inside, project, transform_points
+from sim2real_da.geometry import box_around, inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
 # encoding: (channels, cv2 conversion to RGB or None)
@@ -379,8 +379,7 @@ def read_labels(
                 area = box if box is not None else projected_box(objects[name], pose, intrinsics)
                 mask &= inside(area, intrinsics) if area is not None else False
             if box is None and mask.any():
-                ys, xs = np.nonzero(mask)
-                box = np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])
+                box = box_around(mask)
         if box is None:
             box = projected_box(objects[name], pose, intrinsics)
         if box is not None and box[2] > box[0] and box[3] > box[1]:

@@ -95,6 +95,13 @@ class Grasp:
     width: float
 
 
+def matrix_of(place: Array) -> Array:
+    """Return the pose ``(4, 4)`` of MuJoCo's seven numbers of a free body."""
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = Rotation.from_quat(place[[4, 5, 6, 3]]).as_matrix(), place[:3]
+    return matrix
+
+
 def plan_grasp(model: ObjectModel, pose: Array) -> Grasp | None:
     """Return a grasp of an object at a pose ``(4, 4)``, None where it is nowhere narrow enough.
 
@@ -144,11 +151,7 @@ class Gripper:
 
     def pose(self) -> Array:
         """Return where the object is, ``(4, 4)``."""
-        matrix = np.eye(4)
-        place = self.data.qpos[self._place:self._place + 7]
-        matrix[:3, :3] = Rotation.from_quat(place[[4, 5, 6, 3]]).as_matrix()
-        matrix[:3, 3] = place[:3]
-        return matrix
+        return matrix_of(self.data.qpos[self._place:self._place + 7])
 
     def put(self, pose: Array) -> bool:
         """Put the object at a pose ``(4, 4)`` and let it rest; whether it stays there by itself."""

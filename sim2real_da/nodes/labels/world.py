@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
-from sim2real_da.geometry import inside, quaternion_from_matrix
+from sim2real_da.geometry import box_around, inside, quaternion_from_matrix
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.labels.source import QUEUE, LabelSource
 from sim2real_da.nodes.messages import MessageError, ReadLabels
@@ -214,8 +214,7 @@ def seen(scene: Scene, objects: Mapping[str, ObjectModel], intrinsics: Intrinsic
             if not mask.any():  # covered by others
                 continue
             if scene.boxes is None:
-                ys, xs = np.nonzero(mask)
-                box = np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])
+                box = box_around(mask)
         labels.append(ObjectLabel(name, box, pose, None, mask))
     return tuple(labels)
 
