@@ -322,6 +322,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'lmo': lambda: adaptation('lmo'), 'lmo_proxy': lambda: adaptation('lmo_proxy'),
     'lmo_randomisation': randomisation, 'pose_representation': representation,
     'digits_usps': lambda: classification('digits', 'usps'),
+    'usps_long': lambda: classification('usps_long', 'usps'),
     'digits_mnistm': lambda: classification('digits', 'mnistm'),
     'signs': lambda: classification('signs', 'gtsrb'), 'crops_black': lambda: crops('black'),
     'crops_photographs': lambda: crops('photographs'), 'segmentation': segmentation, 'validators': validators,

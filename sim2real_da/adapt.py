@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='labels are not read: folder of pictures, .npz file; with a BOP source one or more of: '
                         'BOP set, recording (rosbag2, MCAP, video, images), frames kept by an adaptation node')
     parser.add_argument('--camera-info', type=Path, help='calibration of videos and folders of images (YAML)')
+    parser.add_argument('--image-topic', default='', help='whose images of bags; needed where a bag has several')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write (.safetensors)')
     parser.add_argument('--start', type=Path, help='weights to start from; BOP data need some')
     parser.add_argument('--size', type=int, default=32, help='side that pictures are brought to (default: 32)')
@@ -90,12 +91,14 @@ def _kept(path: Path) -> bool:
     return path.is_dir() and any(path.glob('*.safetensors'))
 
 
-def target_frames(path: Path, split: str, intrinsics: Intrinsics | None) -> list[Frame]:
+def target_frames(path: Path, split: str, intrinsics: Intrinsics | None, topic: str = '') -> list[Frame]:
     """Return the frames of a BOP set, a recording or a buffer that an adaptation node kept, without labels.
 
     Of a recording at most :data:`MOST_FRAMES`, spread over it.
 
-    :raises ValueError: for one without frames
+    :param intrinsics: of videos and folders of images; a bag brings its own
+    :param topic: of a bag: whose images; may be empty where there is one
+    :raises ValueError: for one without frames, or a bag that leaves open whose images are meant
     """
     if _is_bop(path):
         dataset = BopDataset(path, split)
@@ -103,7 +106,7 @@ def target_frames(path: Path, split: str, intrinsics: Intrinsics | None) -> list
     elif _kept(path):
         frames = list(read_frames(path))
     else:
-        frames = _recorded(open_recording(str(path), None if is_bag(path) else intrinsics))  # a bag brings its own
+        frames = _recorded(open_recording(str(path), None if is_bag(path) else intrinsics, topic))
     if not frames:
         raise ValueError(f'{path}: no frames')
     return frames
@@ -169,7 +172,8 @@ def _frames(options: argparse.Namespace) -> Callable[[Path], object]:
         raise ValueError(f'{options.source}: expected more than {HELD_OUT_FRAMES} rendered frames with ground truth '
                          '(sim2real_da render)')
     source = [simulation.frame(i) for i in simulation.ids()[:HELD_OUT_FRAMES + 300]]
-    target = [frame for path in options.target for frame in target_frames(path, options.split, camera)]
+    target = [frame for path in options.target
+              for frame in target_frames(path, options.split, camera, options.image_topic)]
     try:
         made, course = stored.adapt(bundle, options.recipe, options.seed, source, target, steps=options.steps or 150,
                                     holdout=HELD_OUT_FRAMES, device=options.device)

@@ -15,6 +15,7 @@ import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from sim2real_da.adapt import target_frames
 from sim2real_da.data import recordings
 from sim2real_da.data.camera_info import read_calibration
 from sim2real_da.data.recordings import is_recording, open_recording
@@ -184,8 +185,9 @@ def info_message(width: int = 64) -> Any:
         p=np.array([40.0, 0, 31, 0, 0, 41, 22, 0, 0, 0, 1, 0]), binning_x=0, binning_y=0, roi=region)
 
 
-def bag(folder: Path, plugin: StoragePlugin, *, infos: bool = True, compressed: bool = False) -> Path:
-    """Five pictures; the camera_info comes after the first of them."""
+def bag(folder: Path, plugin: StoragePlugin, *, infos: bool = True, compressed: bool = False,
+        second: str = '') -> Path:
+    """Five pictures; the camera_info comes after the first of them. A second camera sees the first picture alone."""
     path = folder / 'recording'
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         kind = 'sensor_msgs/msg/CompressedImage' if compressed else 'sensor_msgs/msg/Image'
@@ -201,6 +203,11 @@ def bag(folder: Path, plugin: StoragePlugin, *, infos: bool = True, compressed: 
             if infos:
                 writer.write(camera, 10 * number + 5,
                              TYPES.serialize_cdr(info_message(), 'sensor_msgs/msg/CameraInfo'))
+        if second:
+            for name, kind, message in (('image_raw', 'sensor_msgs/msg/Image', image_message(0)),
+                                        ('camera_info', 'sensor_msgs/msg/CameraInfo', info_message())):
+                connection = writer.add_connection(f'{second}/{name}', kind, typestore=TYPES)
+                writer.write(connection, 100, TYPES.serialize_cdr(message, kind))
     return path
 
 
@@ -235,6 +242,14 @@ def test_padded_rows_and_broken_pictures_of_a_bag(tmp_path: Path) -> None:
     for broken in (jpeg, replace(image, encoding='nonsense'), replace(image, data=padded.ravel()[:50])):
         with pytest.raises(ValueError, match='cannot be decoded'):
             recordings.recorded_picture(broken)
+
+
+def test_a_bag_of_two_cameras_has_to_be_told_which(tmp_path: Path) -> None:
+    path = bag(tmp_path, StoragePlugin.MCAP, second='/wrist')
+    with pytest.raises(ValueError, match=r"images on \['/arm/color/image_raw', '/wrist/image_raw'\], name one of them"):
+        target_frames(path, 'test', None)
+    assert len(target_frames(path, 'test', None, '/arm/color/image_raw')) == 5
+    assert len(target_frames(path, 'test', None, '/wrist/image_raw')) == 1
 
 
 def test_a_lone_mcap_file(tmp_path: Path) -> None:
