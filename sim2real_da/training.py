@@ -322,7 +322,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backbone', default='resnet_tiny', help='resnet_tiny, efficientnet_lite0, resnet18, …')
     parser.add_argument('--pretrained', action='store_true', help='start from ImageNet (efficientnet_lite0)')
     parser.add_argument('--frozen', action='store_true', help='keep the backbone as it starts (efficientnet_lite0)')
-    parser.add_argument('--representation', choices=('direct', 'dense'), default='direct', help='of poses')
+    parser.add_argument('--representation', choices=('direct', 'dense'),
+                        help='of poses; default: that of --start, else direct. Another than that of --start keeps its '
+                        'backbone')
     parser.add_argument('--camera-effects', action='store_true', help='draw blur, noise, exposure and colour casts')
     parser.add_argument('--turn', type=float, default=20.0, help='in-plane turns of crops, degrees')
     parser.add_argument('--device', default='cpu')
@@ -339,9 +341,12 @@ def run(options: argparse.Namespace) -> None:
     plan = Plan(
         steps=options.steps, minutes=options.minutes, seed=options.seed, networks=tuple(options.networks),
         backbone=options.backbone, pretrained=options.pretrained, frozen=options.frozen,
-        representation=options.representation, effects=options.camera_effects, turn=options.turn,
+        representation=options.representation or 'direct', effects=options.camera_effects, turn=options.turn,
         device=options.device, half=options.mixed_precision, note=options.note)
     bundle = Bundle.load(options.start) if options.start else None
+    if bundle is not None and options.representation:
+        torch.manual_seed(options.seed)
+        bundle.represent(options.representation)
     bundle = train(BopDataset(options.data, 'train'), options.out, plan, bundle=bundle)
     if int(os.environ.get('RANK', '0')) == 0:
         bundle.save(options.out, half=options.half)

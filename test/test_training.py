@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from scipy.spatial.transform import Rotation
 from sim2real_da.data.bop import BopDataset, write_scene
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.samples import Pose
-from sim2real_da.training import Plan, losses_of, schedule, train
+from sim2real_da.training import Plan, losses_of, main, schedule, train
 
 REPOSITORY = Path(__file__).parent.parent
 # Every process trains on its rows of one batch; the lone one on all of them. The rows differ in how many objects they
@@ -27,6 +28,7 @@ REPOSITORY = Path(__file__).parent.parent
 SCRIPT = """
 import os, sys
 import numpy as np, torch
+from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_training import batch, networks
@@ -136,6 +138,26 @@ def test_a_run_writes_weights_curves_and_an_early_look_and_goes_on(rendered, tmp
     apart = train(data, tmp_path / 'pose.safetensors', Plan(steps=1, networks=('pose',)), bundle=first.copy())
     assert torch.equal(apart.detector.heat.weight, first.detector.heat.weight)
     assert not torch.equal(apart.pose.pose.weight, first.pose.pose.weight)
+
+
+def test_another_representation_keeps_the_backbone(rendered, tmp_path, monkeypatch):
+    bundle = Bundle.create({'obj_000001': box_model('obj_000001')}, None, {'representation': 'dense'})
+    bundle.covariance_factors = (2.0, 3.0)
+    old = bundle.pose
+    bundle.represent('dense')
+    assert bundle.pose is old and bundle.covariance_factors == (2.0, 3.0)
+    start, out = bundle.save(tmp_path / 'dense.safetensors'), tmp_path / 'direct.safetensors'
+    monkeypatch.setattr('sim2real_da.training.BopDataset', Boxes)
+    monkeypatch.setattr('sys.argv', [
+        'train', '--data', str(rendered), '--start', str(start), '--out', str(out), '--networks', 'pose',
+        '--representation', 'direct', '--steps', '1', '--threads', '1'])
+    monkeypatch.setattr('sim2real_da.training.Plan', partial(Plan, rate=0.0))
+    main()
+    made = Bundle.load(out)
+    assert made.pose.config['representation'] == 'direct' and made.covariance_factors == (1.0, 1.0)
+    for name, weights in made.pose.backbone.named_parameters():
+        assert torch.equal(weights, dict(old.backbone.named_parameters())[name]), name
+    assert torch.equal(made.detector.heat.weight, bundle.detector.heat.weight)
 
 
 def test_mixed_precision_trains_and_stays_finite(rendered, tmp_path):

@@ -65,6 +65,17 @@ class Bundle:
         new.load_state_dict(old.state_dict())
         setattr(self, network, new.train(old.training))
 
+    def represent(self, representation: str) -> None:
+        """Let the pose network say poses in another representation: a fresh network on the old one's backbone."""
+        old = self.pose
+        if old.config['representation'] == representation:
+            return
+        kept = {name: old.config[name] for name in ('classes', 'backbone', 'crop_size', 'frozen')}
+        self.pose = build_pose_network(**kept, representation=representation)
+        self.pose.backbone.load_state_dict(old.backbone.state_dict())  # type: ignore[union-attr, operator]
+        self.pose.train(old.training)
+        self.covariance_factors = (1.0, 1.0)  # they were fitted to the other network's errors
+
     def copy(self) -> Bundle:
         """Return an independent copy (weights and buffers included)."""
         return copy.deepcopy(self)
