@@ -1,8 +1,14 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Coupled generators and discriminators (CoGAN): what two domains have in common is one set of weights."""
+"""Coupled generators and discriminators (CoGAN): what two domains have in common is one set of weights.
+
+What is each domain's own begins alike in both. Drawn apart, as in the paper, the shared layers understand nothing of the
+target's first one until the game has brought the two together: tens of thousands of steps.
+"""
 
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +33,8 @@ class CoupledGenerators(nn.Module):
             nn.ReLU(inplace=True))
         self.shared = nn.Sequential(
             nn.ConvTranspose2d(2 * width, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-        self.source, self.target = (nn.ConvTranspose2d(width, 3, 4, 2, 1) for _ in range(2))
+        self.source = nn.ConvTranspose2d(width, 3, 4, 2, 1)
+        self.target = copy.deepcopy(self.source)
 
     def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return source and target pictures ``(B, 3, size, size)`` in [0, 1] of noise ``(B, NOISE)``."""
@@ -49,7 +56,8 @@ class CoupledDiscriminators(nn.Module):
     def __init__(self, size: int, classes: int, widths: tuple[int, int, int] = (20, 50, 500)) -> None:
         super().__init__()
         first, second, hidden = widths
-        self.source, self.target = (nn.Conv2d(3, first, 5, padding=2) for _ in range(2))
+        self.source = nn.Conv2d(3, first, 5, padding=2)
+        self.target = copy.deepcopy(self.source)
         self.shared = nn.Sequential(
             nn.MaxPool2d(2), nn.Conv2d(first, second, 5, padding=2), nn.LeakyReLU(0.2), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(second * (size // 4) ** 2, hidden), nn.LeakyReLU(0.2), nn.Dropout(0.5))

@@ -16,7 +16,8 @@ own step:
 
 Deviations: in the paper c o f_t is the adapted classifier itself. Here the network to adapt is given, so it learns from
 what c says of real target pictures, where c gives at least 0.9 to one class (:data:`SURE`). Layers are fewer and
-narrower than the paper's, and batch normalisation is in the generators only.
+narrower than the paper's, batch normalisation is in the generators only, and both domains' own layers begin alike
+(:mod:`sim2real_da.networks.cogan` says why).
 """
 
 from __future__ import annotations
