@@ -18,6 +18,7 @@ from rosbags.typesys import Stores, get_typestore
 from sim2real_da.adapt import target_frames
 from sim2real_da.data import recordings
 from sim2real_da.data.camera_info import read_calibration
+from sim2real_da.data.decoding import decoded
 from sim2real_da.data.recordings import is_recording, open_recording
 from sim2real_da.samples import Intrinsics
 
@@ -105,6 +106,13 @@ def test_a_broken_image_is_named_and_passed_over(images: Path) -> None:
     with pytest.raises(ValueError, match=r'001\.JPG: cannot be decoded'):
         recording.read()
     assert numbers(recording) == [2, 3, 4]
+
+
+def test_a_header_beyond_reason_is_no_picture() -> None:
+    whole = cv2.imencode('.bmp', picture(1)[..., ::-1])[1]
+    np.testing.assert_array_equal(decoded(whole.tobytes()), picture(1))
+    whole[18:22] = 0, 0, 0, 0x11  # the width
+    assert decoded(whole) is None and decoded(b'') is None and decoded(b'nothing') is None
 
 
 def test_pictures_of_another_size_are_named(images: Path) -> None:

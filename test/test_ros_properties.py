@@ -85,6 +85,7 @@ HUGE[16:24] = b'\x7f\xff\xff\xff' * 2  # a header that claims 4e18 pixels
 @drawn
 @given(st.binary(max_size=100), st.sampled_from(list(WHOLE)), st.integers(0, 400), st.integers(0, 400))
 @example(bytes(HUGE), '.png', 0, 0)
+@example(b'\0\0\0\0\0\x11', '.bmp', 15, 0)  # a width beyond reason: OpenCV raises
 def test_compressed_images(data, kind, at, end):
     whole = WHOLE[kind]
     for content in (data, whole[:end], whole[:at] + data + whole[at + len(data):]):

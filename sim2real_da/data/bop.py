@@ -23,6 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sim2real_da.data.decoding import decoded
 from sim2real_da.geometry import matrix_from_quaternion, quaternion_from_matrix
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 from sim2real_da.simulation.objects import SimObject, bop_models, bop_names, bop_objects, load_objects
@@ -59,10 +60,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     # decoders fill up what is missing with grey and say nothing; a complete file has its end marker
     if ending not in data[-64:]:
         raise ValueError(f'{path}: truncated ({len(data)} bytes, no end marker); copy the file again')
-    decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
-    if decoded is None:
+    picture = decoded(data)
+    if picture is None:
         raise ValueError(f'{path}: not readable as a picture ({len(data)} bytes); copy the file again')
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return picture
 
 
 def _json(path: Path) -> dict[str, Any]:

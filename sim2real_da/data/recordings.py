@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.data.camera_info import intrinsics_of
+from sim2real_da.data.decoding import decoded
 from sim2real_da.samples import Frame, Intrinsics
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
@@ -115,10 +116,10 @@ class ImageFolder:
             return None
         path, number = self.paths[self._next], self._next
         self._next += 1
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        picture = decoded(path.read_bytes())
         if picture is None:
             raise ValueError(f'{path}: cannot be decoded as an image')
-        return _frame(_rgb(picture), self._intrinsics, str(path), number)
+        return _frame(picture, self._intrinsics, str(path), number)
 
     def rewind(self) -> None:
         """See :class:`Recording`."""

@@ -38,6 +38,7 @@ from vision_msgs.msg import (
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sim2real_da.data.camera_info import intrinsics_of
+from sim2real_da.data.decoding import decoded
 from sim2real_da.geometry import box_around, inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
@@ -147,12 +148,11 @@ def read_compressed(message: CompressedImage, topic: str) -> NDArray[np.uint8]:
 
     :raises MessageError: for data that cannot be decoded
     """
-    data = np.frombuffer(message.data, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    picture = decoded(message.data)
     if picture is None:
-        raise MessageError(
-            f'{topic}: {data.size} bytes of format {message.format!r} cannot be decoded, expected a whole JPEG or PNG')
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
+        raise MessageError(f'{topic}: {len(message.data)} bytes of format {message.format!r} cannot be decoded, '
+                           'expected a whole JPEG or PNG')
+    return picture
 
 
 def read_any_image(message: Image | CompressedImage, topic: str) -> NDArray[np.uint8]:
