@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coupled generators and discriminators (CoGAN): what two domains have in common is one set of weights.
 
-What is each domain's own begins alike in both. Drawn apart, as in the paper, the shared layers understand nothing of the
-target's first one until the game has brought the two together: tens of thousands of steps.
+What is each domain's own begins alike in both. Drawn apart, as in the paper, the shared layers understand nothing of
+the target's first one until the game has brought the two together: tens of thousands of steps.
 """
 
 from __future__ import annotations
