@@ -23,7 +23,7 @@ from sim2real_da.networks.weights_file import read_manifest
 from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.curves import Curves
-from sim2real_da.online.gate import Gate, _Score
+from sim2real_da.online.gate import Decision, Gate, _Score
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.session import GAP, AdaptationSession
 from sim2real_da.online.store import WeightStore
@@ -443,7 +443,7 @@ def test_the_gate_asks_the_camera_after_simulation(bundle, answers):
 
 # session
 
-def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tmp_path):
+def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tmp_path, monkeypatch):
     adaptation = session(bundle, tmp_path, max_steps=4)
     assert adaptation.state == 'waiting for data' and 'validation: 0 of 3' in adaptation.reason
     assert adaptation.current().version == 1 and adaptation.store.versions() == [1]
@@ -455,6 +455,10 @@ def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tm
     decisions = [json.loads(line) for line in (tmp_path / 'decisions.jsonl').read_text().splitlines()]
     assert [(d['step'], d['promoted'], d['version']) for d in decisions] == [(2, True, 2), (4, True, 3)]
     assert decisions[-1]['numbers']['candidate_ap50'] == adaptation.metrics['gate/candidate_ap50']
+    monkeypatch.setattr('sim2real_da.online.session.DECISIONS_BYTES', 10)
+    adaptation._log(Decision(False, 'one more', {}), None)  # a file that has grown long
+    assert len((tmp_path / 'decisions.jsonl').read_text().splitlines()) == 1
+    assert len((tmp_path / 'decisions.jsonl.1').read_text().splitlines()) == 2
     loaded = Bundle.from_bytes(promotions[-1].data, like=bundle)
     assert loaded.parent == 2 and loaded.recipe == 'dann'
     assert len(adaptation.history) == 4 and adaptation.metrics['promotions'] == 2

@@ -43,6 +43,7 @@ HISTORY = 20_000  # steps whose numbers are kept
 PATIENCE = 4  # candidates rejected in a row after which learning begins again from the running version
 SLOWEST = 0.125  # of the pace, which halves every time
 RETREATS = 3  # automatic rollbacks after which learning is frozen
+DECISIONS_BYTES = 8_000_000  # of decisions.jsonl, which then becomes decisions.jsonl.1 and begins anew
 
 
 @dataclass(frozen=True)
@@ -275,6 +276,8 @@ class AdaptationSession:
                 'running': self.running.version, 'reason': decision.reason, 'numbers': decision.numbers}
         path = self.store.folder / 'decisions.jsonl'
         try:
+            if path.is_file() and path.stat().st_size > DECISIONS_BYTES:
+                path.replace(path.with_suffix('.jsonl.1'))
             with path.open('a', encoding='utf-8') as file:
                 file.write(json.dumps(line) + '\n')
         except OSError as error:
