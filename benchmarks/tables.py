@@ -237,7 +237,7 @@ def classification(benchmark: str, task: str) -> str:
     more = any(_mean(v['accuracy']) != _mean(v['accuracy_all']) for v in rows.values())
     lines = {}
     for row, values in rows.items():
-        lines[row] = [percent(values['accuracy']), *([percent(values['accuracy_all'])] if more else []),
+        lines[row] = [percent(values, 'accuracy'), *([percent(values, 'accuracy_all')] if more else []),
                       _accuracy_gain(rows, row), f'{values["seconds"]["mean"]:.0f}',
                       str(PUBLISHED.get(task, {}).get(row, ''))]
     columns = ['accuracy, %', *(['of all 43 classes, %'] if more else []), 'gain', 'seconds', 'published, %']
@@ -273,7 +273,7 @@ def crops(task: str) -> str:
     lines = {}
     for row, values in rows.items():
         published = PUBLISHED_CROPS.get(task, {}).get(row)
-        lines[row] = [percent(values['accuracy']), _gain(rows, row, 'accuracy', LEAST_DISTANCE),
+        lines[row] = [percent(values, 'accuracy'), _gain(rows, row, 'accuracy', LEAST_DISTANCE),
                       number('mean_angle_deg', values['mean_angle_deg']),
                       _gain(rows, row, 'mean_angle_deg', LEAST_ANGLE), f'{values["seconds"]["mean"]:.0f}',
                       f'{published[0]}, {published[1]}' if published else '']
@@ -288,15 +288,17 @@ def segmentation() -> str:
     for row, values in rows.items():
         background = np.mean([run['iou']['background'] for run in values['runs']])
         objects = [v for run in values['runs'] for name, v in run['iou'].items() if name != 'background']
-        lines[row] = [percent(values['miou']), _gain(rows, row, 'miou', LEAST_DISTANCE), f'{100 * background:.1f}',
+        lines[row] = [percent(values, 'miou'), _gain(rows, row, 'miou', LEAST_DISTANCE), f'{100 * background:.1f}',
                       f'{100 * np.mean(objects):.1f}', f'{values["seconds"]["mean"]:.0f}']
     columns = ['mIoU, %', 'gain', 'background, %', 'objects, %', 'seconds']
     return markdown('row', columns, lines) + about if rows else UNMEASURED
 
 
-def percent(value: dict[str, float]) -> str:
-    """Return mean and standard deviation of a share as percentages."""
-    return f'{100 * value["mean"]:.1f} ± {100 * value["std"]:.1f}'
+def percent(row: dict[str, Any], key: str) -> str:
+    """Return mean and standard deviation of a row's share as percentages; of a single run it is said."""
+    value = row[key]
+    spread = f'± {100 * value["std"]:.1f}' if len(row['runs']) > 1 else '(one seed)'
+    return f'{100 * value["mean"]:.1f} {spread}'
 
 
 def _accuracy_gain(rows: dict[str, Any], row: str) -> str:

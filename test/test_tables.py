@@ -91,4 +91,4 @@ def test_segmentation_shows_background_and_objects_apart(tmp_path, monkeypatch):
 
     (tmp_path / 'segmentation.json').write_text(result({'lmo': {
         'source_only': row(0.4, 0.8, 0.1, 0.3), 'advent': row(0.5, 0.9, 0.2, 0.4), 'target_only': row(0.6, 1, 0.4)}}))
-    assert '| advent | 50.0 ± 0.0 | 50 % | 90.0 | 30.0 | 9 |' in TABLES.segmentation()
+    assert '| advent | 50.0 (one seed) | 50 % | 90.0 | 30.0 | 9 |' in TABLES.segmentation()
