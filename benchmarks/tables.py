@@ -262,8 +262,8 @@ def task_rows(benchmark: str, task: str) -> tuple[dict[str, Any], str]:
     first = ('source_only', 'source_continued')
     order = [*(r for r in first if r in rows), *(r for r in rows if r not in (*first, 'target_only')),
              *(r for r in rows if r == 'target_only')]
-    about = '; '.join(f'{name}: {len(next(iter(r["tasks"][task].values()))["runs"])} seeds, {r["source_steps"]} + '
-                      f'{r["steps"]} steps, {origin(r)}' for name, r in where.items())
+    about = '; '.join(f'{name}: {(n := len(next(iter(r["tasks"][task].values()))["runs"]))} seed{"s" * (n != 1)}, '
+                      f'{r["source_steps"]} + {r["steps"]} steps, {origin(r)}' for name, r in where.items())
     return {row: rows[row] for row in order}, '\n\n' + about
 
 
