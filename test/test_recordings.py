@@ -115,6 +115,15 @@ def test_a_header_beyond_reason_is_no_picture() -> None:
     assert decoded(whole) is None and decoded(b'') is None and decoded(b'nothing') is None
 
 
+def test_an_image_that_has_gone_is_named(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'gone.png'), picture(1))
+    recording = open_recording(str(tmp_path), CAMERA)
+    (tmp_path / 'gone.png').unlink()
+    with pytest.raises(ValueError, match='gone.png: cannot be decoded'):
+        recording.read()
+    assert recording.read() is None
+
+
 def test_pictures_of_another_size_are_named(images: Path) -> None:
     recording = open_recording(str(images), Intrinsics(32, 48, 50.0, 51.0, 30.0, 20.0))
     with pytest.raises(ValueError, match=r'000\.png: frame: the image is 64x48 but its camera_info is for 32x48'):

@@ -28,7 +28,6 @@ REPOSITORY = Path(__file__).parent.parent
 SCRIPT = """
 import os, sys
 import numpy as np, torch
-from functools import partial
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_training import batch, networks

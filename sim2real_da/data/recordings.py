@@ -116,7 +116,7 @@ class ImageFolder:
             return None
         path, number = self.paths[self._next], self._next
         self._next += 1
-        picture = decoded(path.read_bytes())
+        picture = decoded(path.read_bytes()) if path.is_file() else None  # it may have gone since it was listed
         if picture is None:
             raise ValueError(f'{path}: cannot be decoded as an image')
         return _frame(picture, self._intrinsics, str(path), number)
