@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 
 import cv2
@@ -57,20 +56,10 @@ class Estimator:
                  max_detections: int = 20) -> None:
         self.device = torch.device(device)
         self.score_threshold, self.max_detections = score_threshold, max_detections
-        self._lock = threading.Lock()
-        self.bundle = self._ready(bundle)
-
-    def _ready(self, bundle: Bundle) -> Bundle:
+        self.bundle = bundle
         bundle.to(self.device)
         bundle.detector.eval()
         bundle.pose.eval()
-        return bundle
-
-    def swap(self, bundle: Bundle) -> None:
-        """Use other weights from the next picture on; waits for the picture in work."""
-        bundle = self._ready(bundle)
-        with self._lock:
-            self.bundle = bundle
 
     def estimate(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
         """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; without a trusted pose one has none.
@@ -78,8 +67,7 @@ class Estimator:
         A picture through a lens is straightened first; boxes are pixels of the image as it came.
         """
         straight = image if intrinsics.pinhole else straightened(image, intrinsics)
-        with self._lock:
-            found = self._estimate(self.bundle, straight, pinhole(intrinsics))
+        found = self._estimate(self.bundle, straight, pinhole(intrinsics))
         return found if intrinsics.pinhole else [replace(d, box=original_box(d.box, intrinsics)) for d in found]
 
     @torch.inference_mode()

@@ -87,8 +87,7 @@ class Perception(ManagedNode):
         path = weights_path(self.get('weights'))
         bundle = Bundle.load(path)
         self._location = str(path)
-        self._estimator = Estimator(
-            bundle, self.get('device'), self.get('score_threshold'), self.get('max_detections'))
+        self._estimator = self._estimator_of(bundle)
         self._inbox: Image | CompressedImage | None = None
         self._wake = threading.Condition()
         self._stopping = False
@@ -182,16 +181,15 @@ class Perception(ManagedNode):
                     self.executor.wake()
 
     def _answer(self, message: Image | CompressedImage) -> None:
-        assert self._estimator is not None
+        estimator = self._estimator  # one for the whole picture: weights may arrive meanwhile
+        assert estimator is not None and self._output is not None
         started = time.monotonic()
         frame = self._camera.frame(message)
         self._accepted += 1
-        self._estimator.score_threshold = self.get('score_threshold')
-        self._estimator.max_detections = self.get('max_detections')
-        version = self._estimator.bundle.version
-        found = self._estimator.estimate(frame.image, frame.intrinsics)
-        assert self._output is not None
-        self._output.give(found, frame, version)
+        estimator.score_threshold = self.get('score_threshold')
+        estimator.max_detections = self.get('max_detections')
+        found = estimator.estimate(frame.image, frame.intrinsics)
+        self._output.give(found, frame, estimator.bundle.version)
         self._answered += 1
         self._latencies.append(time.monotonic() - started)
 
@@ -226,9 +224,11 @@ class Perception(ManagedNode):
             return
         self._swap(bundle)
 
+    def _estimator_of(self, bundle: Bundle) -> Estimator:
+        return Estimator(bundle, self.get('device'), self.get('score_threshold'), self.get('max_detections'))
+
     def _swap(self, bundle: Bundle) -> None:
-        assert self._estimator is not None
-        self._estimator.swap(bundle)
+        self._estimator = self._estimator_of(bundle)
         self._swaps += 1
         self._rejection = ''
         self.get_logger().info(f'weights version {bundle.version} (recipe {bundle.recipe}) from the next image on')
