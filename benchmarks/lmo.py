@@ -7,8 +7,10 @@ is kept in ``--work`` and not done again. ``--measure`` scores the committed wei
 
 Rules: the source is rendered from the CAD models with the views of LINEMOD's protocol. The 100 photographs with
 ids <= 611 are the unlabelled stream; their labels are read by the target-only row alone. The other 40 are scored once,
-at the end. Which recipe stands in the row ``adapted`` was decided on the proxy (``--proxy``): renders apart from the
-training ones as the surrogate world's sensor would have taken them, whose labels are simulation's own.
+at the end. Which recipe is ``lmo_adapted`` is decided by InfoMax on the unlabelled stream, the validator that the study
+of validators found to rank best (benchmarks/validators.py): the answers of all rows at the same places, detector and
+pose network added up, mean over the seeds. ``--proxy`` is another way to look without labels of photographs: renders
+apart from the training ones as the surrogate world's sensor would have taken them, whose labels are simulation's own.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from online_adaptation import KEYS, adapt, score, spread
 from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset, lmo_split
+from sim2real_da.evaluation.evidence import find, target_rows
+from sim2real_da.evaluation.validators import mutual_information
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.samples import Frame, LabelledFrame
 from sim2real_da.simulation.randomisation import Randomisation
@@ -35,7 +39,7 @@ from sim2real_da.training import Plan, train
 
 log = logging.getLogger(__name__)
 HERE = Path(__file__).parent
-ADAPTED = 'dann'  # the recipe of the row 'adapted', decided on the proxy
+CONTROL = 'source_continued'
 HOLDOUT, SOURCE_FRAMES = 40, 340
 FINE_TUNING_STEPS = 300  # target-only, on the 100 labelled photographs; not tuned
 PLAIN = Randomisation(light=False, colour=False, texture=False, camera=True, distractors=False)
@@ -106,23 +110,64 @@ def unseen_camera(dataset: BopDataset, ids: list[int]) -> list[LabelledFrame]:
 
 
 def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, target: list[Frame],
-         scoring: list[LabelledFrame], keep: Path | None = None) -> dict[str, Any]:
-    """Adapt by every recipe and seed and return source-only and recipe rows."""
+         scoring: list[LabelledFrame], work: Path, keep: Path | None = None) -> dict[str, Any]:
+    """Adapt by every recipe and seed and return source-only and recipe rows.
+
+    :param work: folder of adapted models, which are not made again
+    :param keep: where the weights of the control and of the recipe chosen by InfoMax go (seed 0)
+    """
     replay = [simulation.frame(i) for i in simulation.ids()[-SOURCE_FRAMES:]]
     runs: dict[str, list[dict[str, float]]] = {}
+    bundles: dict[str, list[Bundle]] = {}
     only = score(source, scoring, options.device)
     log.info('source_only: %s', only)
     for recipe in options.recipes:
-        runs[recipe] = []
+        runs[recipe], bundles[recipe] = [], []
         for seed in range(options.seeds):
-            # a row shows what a recipe does, the control's too: evidence would keep most of it from being published
-            bundle, course = adapt(source, recipe, seed, replay, target, steps=options.steps, holdout=HOLDOUT,
-                                   device=options.device, evidence=False)
+            bundle, course = adapted_model(options, work / f'{recipe}_{options.steps}_{seed}.safetensors', source,
+                                           recipe, seed, replay, target)
+            bundles[recipe].append(bundle)
             runs[recipe].append({**score(bundle, scoring, options.device), **course})
             log.info('%s seed %d: %s', recipe, seed, runs[recipe][-1])
-            if keep is not None and seed == 0 and recipe in ('source_continued', ADAPTED):
-                bundle.save(keep / f'lmo_{"adapted" if recipe == ADAPTED else recipe}.safetensors', half=True)
-    return {'rows': {'source_only': only, **{k: spread(v) for k, v in runs.items()}}, 'runs': runs}
+    seen = infomax({'source_only': [source], **bundles}, target)
+    adapted = max((r for r in options.recipes if r != CONTROL), key=lambda r: sum(seen[r].values()))
+    log.info('InfoMax on the stream: %s; adapted is %s', seen, adapted)
+    if keep is not None:
+        for recipe, name in ((CONTROL, CONTROL), (adapted, 'adapted')):
+            if recipe in bundles:
+                bundles[recipe][0].save(keep / f'lmo_{name}.safetensors', half=True)
+    return {'adapted': adapted, 'infomax': seen, 'runs': runs,
+            'rows': {'source_only': only, **{k: spread(v) for k, v in runs.items()}}}
+
+
+def adapted_model(options: argparse.Namespace, out: Path, source: Bundle, recipe: str, seed: int,
+                  replay: list[LabelledFrame], target: list[Frame]) -> tuple[Bundle, dict[str, float]]:
+    """Adapt by one recipe, or find what that gave before."""
+    course = out.with_suffix('.json')
+    if course.is_file():
+        return Bundle.load(out), json.loads(course.read_text(encoding='utf-8'))
+    # a row shows what a recipe does, the control's too: evidence would keep most of it from being published
+    bundle, numbers = adapt(source, recipe, seed, replay, target, steps=options.steps, holdout=HOLDOUT,
+                            device=options.device, evidence=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    bundle.save(out)
+    course.write_text(json.dumps(numbers), encoding='utf-8')
+    return bundle, numbers
+
+
+def infomax(bundles: dict[str, list[Bundle]], frames: list[Frame]) -> dict[str, dict[str, float]]:
+    """Return by row and network the mean InfoMax at the places where any of the bundles finds something.
+
+    :raises ValueError: when none finds anything; networks that see nothing are not fit to be compared
+    """
+    places = find([b for some in bundles.values() for b in some], frames)
+    if not any(len(p.boxes) for p in places):
+        raise ValueError(f'no row finds an object in {len(frames)} frames of the stream; train the source model longer')
+    seen: dict[str, dict[str, float]] = {}
+    for row, some in bundles.items():
+        asked = [target_rows(b, frames, places) for b in some]
+        seen[row] = {part: float(np.mean([mutual_information(a[part]) for a in asked])) for part in asked[0]}
+    return seen
 
 
 def measure(options: argparse.Namespace, scoring: list[LabelledFrame]) -> dict[str, Any]:
@@ -153,7 +198,7 @@ def main() -> None:
     parser.add_argument('--frames', type=int, default=5000)
     parser.add_argument('--minutes', type=float, nargs=3, default=(80, 62, 65),
                         help='of training: detector, pose network with a frozen backbone and with one that learns')
-    parser.add_argument('--recipes', nargs='+', default=['source_continued', ADAPTED])
+    parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=125)
     parser.add_argument('--device', default='cpu')
@@ -179,19 +224,20 @@ def main() -> None:
             # camera effects belong to randomisation
             model = source_model(dataset, options.work / f'{name}_short.safetensors', options.minutes,
                                  name == 'randomised')
-            table[name] = rows(options, model, dataset, target, scoring)
+            table[name] = rows(options, model, dataset, target, scoring, options.work / f'{name}_adapted')
         write(options.json or results / 'lmo_randomisation.json', {'minutes': options.minutes, 'renders': table})
         return
     source = source_model(simulation, options.work / 'source.safetensors', options.minutes)
     if options.proxy:
         proxy = rendered(options.data, options.work / 'val', 200, 77, options.photos_apart)
         frames = unseen_camera(proxy, proxy.ids())
-        found = rows(options, source, simulation, [f.frame for f in frames[:100]], frames[100:])
+        found = rows(options, source, simulation, [f.frame for f in frames[:100]], frames[100:],
+                     options.work / 'proxy_adapted')
         write(options.json or results / 'lmo_proxy.json', found)
         return
     weights = HERE / 'weights'
     source.save(weights / 'lmo_source_only.safetensors', half=True)
-    found = rows(options, source, simulation, target, scoring, weights)
+    found = rows(options, source, simulation, target, scoring, options.work / 'adapted', weights)
     bound = fine_tuned(source, options.data, stream, options.work / 'target_only.safetensors')
     bound.save(weights / 'lmo_target_only.safetensors', half=True)
     found['rows']['target_only'] = score(bound, scoring, options.device)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
@@ -16,6 +17,7 @@ import torch
 from helpers import box_model, labelled_frame
 from scipy.stats import spearmanr
 
+from sim2real_da.evaluation.evidence import labelled_places
 from sim2real_da.evaluation.validators import VALIDATORS
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier
@@ -31,7 +33,7 @@ SMALL = {'width': 8}
 def scripts():
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        yield {name: importlib.import_module(name) for name in ('validators', 'objectives', 'figures', 'soak')}
+        yield {name: importlib.import_module(name) for name in ('validators', 'objectives', 'figures', 'soak', 'lmo')}
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -44,6 +46,55 @@ def frames(count: int) -> list:
     rng = np.random.default_rng(0)
     poses = [Pose(rng.normal(size=4), np.array([0.0, 0.0, 0.5])) for _ in range(count)]
     return [labelled_frame(rng, MODEL, pose) for pose in poses]
+
+
+class Simulation:
+    """Three rendered frames."""
+
+    def ids(self) -> list[int]:
+        return [0, 1, 2]
+
+    def frame(self, number: int):
+        return frames(3)[number]
+
+
+def test_the_adapted_row_is_chosen_by_infomax_and_kept(scripts, tmp_path, monkeypatch):
+    lmo, runs = scripts['lmo'], []
+
+    def adapt(bundle, recipe, seed, source, target, **_):
+        runs.append((recipe, seed))
+        adapted = bundle.copy()
+        adapted.recipe = recipe
+        return adapted, {'promotions': 1.0, 'rejections': 0.0, 'seconds': 1.0}
+
+    # the control has the highest, and may not be taken; of the others the second recipe's mean is higher
+    infomax = {'source_only': 0.5, 'source_continued': 3.0, 'dann': 1.0, 'minent': 2.0}
+    monkeypatch.setattr(lmo, 'adapt', adapt)
+    monkeypatch.setattr(lmo, 'score', lambda bundle, *_: dict.fromkeys(lmo.KEYS, 0.25))
+    monkeypatch.setattr(lmo, 'infomax', lambda bundles, _: {k: {'detector': infomax[k], 'pose': 0.0} for k in bundles})
+    options = argparse.Namespace(recipes=['source_continued', 'dann', 'minent'], seeds=2, steps=7, device='cpu')
+    source = Bundle.create({'box': MODEL})
+    for _ in range(2):  # the second time nothing is adapted again
+        found = lmo.rows(options, source, Simulation(), [], [], tmp_path / 'work', tmp_path)
+        assert runs == [(r, s) for r in options.recipes for s in (0, 1)]
+    assert found['adapted'] == 'minent'
+    assert found['rows']['dann']['ap50'] == {'mean': 0.25, 'std': 0.0}
+    assert Bundle.load(tmp_path / 'lmo_adapted.safetensors').recipe == 'minent'
+    assert Bundle.load(tmp_path / 'lmo_source_continued.safetensors').recipe == 'source_continued'
+
+
+def test_infomax_of_rows_is_asked_at_common_places(scripts, monkeypatch):
+    torch.manual_seed(0)
+    lmo, first = scripts['lmo'], Bundle.create({'box': MODEL, 'other': box_model('other')})
+    target = [f.frame for f in frames(2)]
+    bundles = {'a': [first], 'b': [first, first]}
+    with pytest.raises(ValueError, match='no row finds an object in 2 frames'):
+        lmo.infomax(bundles, target)
+    monkeypatch.setattr(lmo, 'find', lambda *_: labelled_places(frames(2), first.classes))
+    found = lmo.infomax(bundles, target)
+    assert found['a'] == pytest.approx(found['b'])
+    assert set(found['a']) == {'detector', 'pose'}
+    assert all(0 <= v <= np.log(3) for v in found['a'].values())
 
 
 def test_rank_correlation_and_regret_closed_forms(scripts):
