@@ -301,11 +301,83 @@ def test_numbers_change_with_a_new_table() -> None:
     assert [frame.labels[0].name for frame in made.frames] == ['mug', 'tool']
 
 
+def send_tables(made: Simulated, label: str, second: int) -> None:
+    for topic in ('sim/boxes_3d_labels', 'sim/boxes_2d_labels'):
+        made.wire.send(topic, String(data=json.dumps({'3': {'class': label}, 'time_stamp': {'sec': second}})))
+
+
+def send_tool(made: Simulated, second: int) -> None:
+    stamp = second * 1_000_000_000
+    for topic, message in (('sim/boxes_3d', boxes(solid('3', SCENE['tool']))),
+                           ('sim/boxes_2d', boxes(visible('3', 'tool')))):
+        message.header.stamp = messages.header(stamp, '').stamp
+        made.wire.send(topic, message)
+    made.wire.send('sim/image', picture(stamp=stamp))
+
+
+@pytest.mark.parametrize(('old', 'new'), [(100, 1), (1, 1)], ids=['begun again', 'begun again with the same stamps'])
+def test_numbers_of_an_earlier_run_are_not_read(old: int, new: int) -> None:
+    made = Simulated('isaac_sim', ('sim/boxes_2d',))
+    made.wire.send('sim/camera_info', camera_info())
+    made.wire.send('sim/tf_static', camera_transform())
+    if old == new:  # the earlier run has shown pictures as well
+        send_tables(made, 'tool', old + 1)
+        send_tool(made, old + 1)
+        made.frames.clear()
+    send_tables(made, 'mug', old)
+    send_tool(made, new)
+    assert not made.frames
+    send_tables(made, 'tool', new)
+    send_tool(made, new + 1)
+    send_tables(made, 'tool', new + 1)
+    assert made.frames and {label.name for frame in made.frames for label in frame.labels} == {'tool'}
+    assert not made.wire.refused
+
+
+def test_a_table_of_another_clock_counts_when_it_came_after_the_picture() -> None:
+    made = Simulated('isaac_sim', ('sim/boxes_2d',))
+    made.wire.send('sim/camera_info', camera_info())
+    made.wire.send('sim/tf_static', camera_transform())
+    send_tool(made, 5)
+    send_tables(made, 'tool', 1_700_000_000)
+    assert [label.name for frame in made.frames for label in frame.labels] == ['tool']
+
+
+@pytest.mark.parametrize('labels', ['normal', 'isaac_sim', 'gazebo'])
+def test_pictures_count_once_publishers_are_found_and_wait_for_every_topic_seen_so_far(labels: str) -> None:
+    made = Simulated(labels)
+    optional = next(iter(made.source.OPTIONAL))
+    made.source = LABEL_SOURCES[labels](made.wire, MODELS, made.frames.append)  # one that has not been ticked
+    send = {'normal': ('sim/image', 'sim/camera_info', 'sim/labels')}.get(labels, ('sim/image', 'sim/boxes_3d'))
+    kinds = {'sim/image': picture, 'sim/camera_info': camera_info}
+
+    def show(stamp: int) -> None:
+        for topic in send:
+            made.wire.send(topic, kinds[topic](stamp=stamp) if topic in kinds else Detection3DArray(header=head(
+                'sim_camera', stamp)))
+
+    show(STAMP)
+    assert made.source.matched == 0
+    made.source.tick()
+    show(STAMP + 1)
+    assert made.source.matched == 1
+    made.wire.publishers.add(optional)  # from this message on, not from the next second
+    show(STAMP + 2)
+    assert made.source.matched == 1
+    made.wire.publishers.clear()  # the simulator begins again, and its topics are not all found at once
+    show(STAMP + 3)
+    assert made.source.matched == 1
+
+
 @pytest.mark.parametrize('text', [
-    'mug', '', '{"2": "mug"}', '[1]', '{"2": {"class": "mug"}', '{"x": {"class": "mug"}}'])
+    'mug', '', '[' * 100_000, '{"2": {"class": "mug"}, "time_stamp": {"sec": 1e999}}', '{"2": "mug"}', '[1]', '{"2": {"class": "mug"}', '{"x": {"class": "mug"}}'])
 def test_text_that_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(MessageError, match='sim/boxes_3d_labels.*no table of labels'):
         read_table(text, 'sim/boxes_3d_labels')
+
+
+def test_an_entry_without_a_class_is_unlabelled() -> None:
+    assert read_table('{"2": {"class": "mug"}, "3": {"shape": "round"}}', 't')[1] == {'2': 'mug', '3': 'UNLABELLED'}
 
 
 def test_tables_without_a_stamp_are_read() -> None:

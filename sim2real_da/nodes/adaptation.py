@@ -133,7 +133,7 @@ class Adaptation(ManagedNode):
                 self, self._session.source.objects, self._session.add_source)
         for prefix in self.get('cameras').split():
             self._camera_input(prefix)
-        self.every(1.0, self._tick)
+        self.every(1.0, self._every_second)
         for name, order in (('pause', self._pause), ('resume', self._resume), ('hold', self._hold),
                             ('release', self._release), ('save', self._save), ('rollback', self._rollback),
                             ('reset', self._reset)):
@@ -353,9 +353,12 @@ class Adaptation(ManagedNode):
 
     # --- status ----------------------------------------
 
-    def _tick(self) -> None:
+    def _every_second(self) -> None:
         if self._simulation is not None:
             self._simulation.tick()
+        self._tick()
+
+    def _tick(self) -> None:
         if not self.active:
             return
         status = self.status()

@@ -33,6 +33,8 @@ from sim2real_da.nodes.node import ManagedNode
 from sim2real_da.samples import LabelledFrame, ObjectModel
 
 KEPT = 50  # tables of labels remembered by their stamps
+UNSTAMPED = 0  # what read_table gives a table without a stamp
+CAME = 'came'  # key beside the topics of a picture's messages: the order in which it came
 NO_OBJECT = ('BACKGROUND', 'UNLABELLED')
 
 Table = dict[str, str]  # number -> semantic label
@@ -46,33 +48,57 @@ class IsaacSimLabels(WorldLabels):
     def __init__(self, node: ManagedNode, objects: Mapping[str, ObjectModel],
                  take: Callable[[LabelledFrame], None]) -> None:
         super().__init__(node, objects, take)
-        self._tables: dict[str, OrderedDict[int, Table]] = {}
+        self._tables: dict[str, OrderedDict[int, tuple[int, Table]]] = {}  # by stamp: when it came, and what it says
+        self._came = 0  # messages so far, for what came after what
+        self._newest = 0  # stamp of the newest picture
         for topic in ('sim/boxes_3d', 'sim/boxes_2d', 'sim/segmentation'):
             self._tables[topic] = OrderedDict()
             node.listen_to(String, f'{topic}_labels', partial(self._take_table, topic), 20,
                            watched=topic == 'sim/boxes_3d')
 
+    def take(self, found: Mapping[str, Any]) -> None:
+        """Forget all tables when the simulator has begun again, for its numbers have as well."""
+        stamp = messages.nanoseconds(found['sim/image'].header.stamp)
+        if stamp < self._newest:
+            self._waiting.clear()
+            for tables in self._tables.values():
+                tables.clear()
+        self._newest = stamp
+        self._came += 1
+        super().take({**found, CAME: self._came})
+
     def _take_table(self, topic: str, message: String) -> None:
         stamp, table = read_table(message.data, f'{topic}_labels')
         tables = self._tables[topic]
+        if tables and stamp < next(reversed(tables)):
+            self._waiting.clear()
+            tables.clear()
+        self._came += 1
         tables.pop(stamp, None)
-        tables[stamp] = table
+        tables[stamp] = self._came, table
         while len(tables) > KEPT:
             tables.popitem(last=False)
         self.retry()
 
-    def _table(self, topic: str, stamp: int) -> Table:
-        """Return the table of this stamp, else the newest: numbers change at a start of the simulator, not within."""
+    def _table(self, topic: str, stamp: int, came: int) -> Table:
+        """Return the table of this stamp, else the first that came after the picture; one of before may be of another run.
+
+        :raises NotYet: when there is none so far
+        """
         tables = self._tables[topic]
-        if not tables:
-            raise NotYet(f'no table of labels on {topic}_labels (enableSemanticLabels)')
-        return tables.get(stamp) or tables[next(reversed(tables))]
+        if stamp in tables:
+            return tables[stamp][1]
+        later = [table for stamped, (order, table) in tables.items() if order > came or stamped == UNSTAMPED]
+        if not later:
+            raise NotYet(f'no table of labels on {topic}_labels for the picture\'s stamp (enableSemanticLabels)')
+        return later[0]
 
     def scene(self, found: Mapping[str, Any], stamp: int, camera_frame: str) -> Scene:
         """See :class:`WorldLabels`."""
         from_world = self.to_optical(camera_frame, self.node.get('sim_world_frame'), stamp)
         scene = Scene()
-        table = self._table('sim/boxes_3d', stamp)
+        came = found[CAME]
+        table = self._table('sim/boxes_3d', stamp, came)
         for index, detection in enumerate(found['sim/boxes_3d'].detections):
             what = f'sim/boxes_3d detection {index}'
             name = self._name(detection, table, what, scene.unknown)
@@ -80,7 +106,7 @@ class IsaacSimLabels(WorldLabels):
                 in_world = messages.read_pose(detection.bbox.center, f'{what} ({name})').matrix()
                 scene.objects.append((name, pose_of(from_world @ in_world)))
         if 'sim/boxes_2d' in found:
-            table, strangers = self._table('sim/boxes_2d', stamp), dict[str, int]()
+            table, strangers = self._table('sim/boxes_2d', stamp, came), dict[str, int]()
             scene.boxes = []
             for index, detection in enumerate(found['sim/boxes_2d'].detections):
                 what = f'sim/boxes_2d detection {index}'
@@ -89,7 +115,7 @@ class IsaacSimLabels(WorldLabels):
                     scene.boxes.append((name, inclusive_box(detection, what)))
         if 'sim/segmentation' in found:
             scene.segmentation = self._segmentation(found['sim/segmentation'],
-                                                    self._table('sim/segmentation', stamp))
+                                                    self._table('sim/segmentation', stamp, came))
         return scene
 
     def _name(self, detection: Any, table: Table, what: str, unknown: dict[str, int]) -> str | None:
@@ -112,7 +138,7 @@ class IsaacSimLabels(WorldLabels):
         if message.encoding != '32SC1':
             raise MessageError(f'sim/segmentation: encoding {message.encoding!r}, expected Isaac Sim\'s 32SC1')
         order = '>' if message.is_bigendian else '<'
-        numbers = messages.read_rows(message, 'sim/segmentation', 1, np.dtype(f'{order}i4'))
+        numbers = messages.read_rows(message, 'sim/segmentation', 1, np.dtype(f'{order}u4'))
         classes = list(self.objects)
         found = np.zeros(numbers.shape, np.uint16)
         for number, label in table.items():
@@ -125,13 +151,15 @@ class IsaacSimLabels(WorldLabels):
 def read_table(text: str, topic: str) -> tuple[int, Table]:
     """Return the stamp in nanoseconds (0 when there is none) and the labels by number.
 
+    An entry with other types of semantic label than class is UNLABELLED.
+
     :raises MessageError: for text that is not such a table; the bridge writes some when nothing has a label
     """
     try:
         read = json.loads(text)
         stamp = read.pop('time_stamp', {})
-        table = {str(int(number)): str(label['class']) for number, label in read.items()}
+        table = {str(int(number)): str(dict(label).get('class', 'UNLABELLED')) for number, label in read.items()}
         return int(stamp.get('sec', 0)) * 1_000_000_000 + int(stamp.get('nanosec', 0)), table
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise MessageError(f'{topic}: {text[:80]!r} is no table of labels, expected {{"2": {{"class": "mug"}}, ...}}; '
                            f'does any prim have a semantic label of the type class?') from error

@@ -27,13 +27,14 @@ class LabelSource:
     """
 
     REQUIRED: Mapping[str, Any]  # topic -> type of message; matched by stamp
-    OPTIONAL: Mapping[str, Any]  # these count as soon as they have a publisher
+    OPTIONAL: Mapping[str, Any]  # these count from their first publisher on
 
     def __init__(self, node: ManagedNode, objects: Mapping[str, ObjectModel],
                  take: Callable[[LabelledFrame], None]) -> None:
         self.node, self.objects = node, objects
         self.unknown: Counter[str] = Counter()
         self._hand_on = take
+        self._settled = False
         self._matcher = StampMatcher(self.REQUIRED, QUEUE)
         for topic, kind in self.REQUIRED.items():
             node.listen_to(kind, topic, self._collector(topic), QUEUE, watched=True)
@@ -48,8 +49,12 @@ class LabelSource:
         raise NotImplementedError
 
     def tick(self) -> None:
-        """Look which optional topics have a publisher by now."""
-        self._matcher.required = set(self.REQUIRED) | {
+        """Pictures count from the first call on, a second after the start: until then publishers are being found."""
+        self._settled = True
+
+    def _look(self) -> None:
+        """Ask for the optional topics that have a publisher, and go on asking: a picture without them is half a one."""
+        self._matcher.required |= {
             topic for topic in self.OPTIONAL if self.node.count_publishers(self.node.resolve_topic_name(topic))}
 
     def complaint(self) -> str:
@@ -68,6 +73,9 @@ class LabelSource:
 
     def _collector(self, topic: str) -> Callable[[Any], None]:
         def collect(message: Any) -> None:
+            if not self._settled:
+                return
+            self._look()
             found = self._matcher.add(topic, messages.nanoseconds(message.header.stamp), message)
             if found is not None:
                 self.take(found)
