@@ -370,7 +370,8 @@ def test_pictures_count_once_publishers_are_found_and_wait_for_every_topic_seen_
 
 
 @pytest.mark.parametrize('text', [
-    'mug', '', '[' * 100_000, '{"2": {"class": "mug"}, "time_stamp": {"sec": 1e999}}', '{"2": "mug"}', '[1]', '{"2": {"class": "mug"}', '{"x": {"class": "mug"}}'])
+    'mug', '', '[' * 100_000, '{"2": {"class": "mug"}, "time_stamp": {"sec": 1e999}}',
+    '{"2": "mug"}', '[1]', '{"2": {"class": "mug"}', '{"x": {"class": "mug"}}'])
 def test_text_that_is_no_table_is_refused(text: str) -> None:
     with pytest.raises(MessageError, match='sim/boxes_3d_labels.*no table of labels'):
         read_table(text, 'sim/boxes_3d_labels')

@@ -81,7 +81,9 @@ class IsaacSimLabels(WorldLabels):
         self.retry()
 
     def _table(self, topic: str, stamp: int, came: int) -> Table:
-        """Return the table of this stamp, else the first that came after the picture; one of before may be of another run.
+        """Return the table of this stamp, else the first that came after the picture.
+
+        One of before may be of another run of the simulator, whose numbers mean something else.
 
         :raises NotYet: when there is none so far
         """
