@@ -40,6 +40,12 @@ def bundle() -> Bundle:
     return Bundle.create(OBJECTS)
 
 
+@pytest.fixture
+def small() -> Bundle:
+    torch.manual_seed(0)
+    return Bundle.create(OBJECTS, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+
+
 def session(bundle, tmp_path, recipe='dann', **options) -> AdaptationSession:
     # an untrained network finds nothing on the camera
     options = {'holdout': 3, 'gate_every': 2, 'evidence': False} | options
@@ -456,7 +462,7 @@ def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tm
     assert [(d['step'], d['promoted'], d['version']) for d in decisions] == [(2, True, 2), (4, True, 3)]
     assert decisions[-1]['numbers']['candidate_ap50'] == adaptation.metrics['gate/candidate_ap50']
     monkeypatch.setattr('sim2real_da.online.session.DECISIONS_BYTES', 10)
-    adaptation._log(Decision(False, 'one more', {}), None)  # a file that has grown long
+    adaptation._log('gate', Decision(False, 'one more', {}), None)  # a file that has grown long
     assert len((tmp_path / 'decisions.jsonl').read_text().splitlines()) == 1
     assert len((tmp_path / 'decisions.jsonl.1').read_text().splitlines()) == 2
     loaded = Bundle.from_bytes(promotions[-1].data, like=bundle)
@@ -494,8 +500,28 @@ def test_published_weights_that_become_worse_are_taken_back_until_learning_is_fr
     assert adaptation.state == 'frozen' and 'the source model' in adaptation.reason and adaptation.rollbacks == 3
     for kept, own in zip(bundle.detector.parameters(), adaptation.current().detector.parameters()):
         assert torch.equal(kept, own)
+    again = session(bundle, tmp_path, 'source_continued', evidence=True, tolerance=1.0)  # a restart thaws nothing
+    assert again.state == 'frozen' and again.running.version == adaptation.running.version
+    events = [json.loads(line) for line in (tmp_path / 'decisions.jsonl').read_text().splitlines()]
+    assert [e['version'] for e in events if e['event'] == 'automatic rollback'] == [4, 5, 6]
+    assert [e['version'] for e in events if e['event'] == 'gate'] == [2, 3, None, None, None]
     adaptation.resume()
     assert adaptation.state == 'adapting'
+
+
+def test_running_weights_are_watched_while_no_candidate_is_judged(small, tmp_path, answers):
+    adaptation = session(small, tmp_path, 'source_continued', evidence=True, tolerance=1.0, max_steps=2)
+    feed(adaptation)
+    answers.update({-1: rows_of(3.0), 0: rows_of(4.0), 1: rows_of(4.0), 2: rows_of(4.0)})
+    adaptation.work()
+    assert adaptation.work() is not None and adaptation.state == 'done'
+    assert adaptation.watch() is None
+    answers[2] = rows_of(1.0)  # another light
+    promotion = adaptation.watch()
+    assert promotion is not None and promotion.back and 'went back to version 1' in promotion.decision.reason
+    assert adaptation.state == 'done' and adaptation.running.version == 3
+    answers[3] = rows_of(4.0)
+    assert adaptation.watch() is None
 
 
 def test_a_damaged_version_does_not_keep_worse_weights_in_use(tmp_path, monkeypatch, caplog):
@@ -669,6 +695,107 @@ def test_rollback_and_reset_give_old_weights_new_numbers(bundle, tmp_path):
     assert adaptation.rollback().version == 5  # goes further back: to version 1
     assert torch.equal(adaptation.current().detector.heat.weight, bundle.detector.heat.weight)
     assert adaptation.reset().version == 6 and len(adaptation.buffer) == 0
+
+
+def promote(adaptation: AdaptationSession, *notes: str) -> None:
+    for note in notes:
+        candidate = adaptation._learner.candidate()
+        candidate.note = note
+        adaptation._publish(candidate, Decision(True, note), adaptation._learner)
+
+
+def test_repeated_rollbacks_go_further_back_and_never_to_what_was_rolled_back(small, tmp_path):
+    adaptation = session(small, tmp_path, 'source_continued')
+    promote(adaptation, 'two', 'three', 'four', 'five')
+    notes = []
+    for _ in range(4):
+        adaptation.rollback()
+        notes.append(adaptation.running.note)
+        assert len(adaptation.store.versions()) <= 5
+    assert notes == ['four', 'three', 'two', '']
+    with pytest.raises(ValueError, match='no version before 9.*~/reset goes back to the source model'):
+        adaptation.rollback()
+    assert adaptation.running.version == 9
+    adaptation.reset()
+    adaptation.rollback()  # of the reset
+    assert adaptation.running.version == 11
+    events = [json.loads(line) for line in (tmp_path / 'decisions.jsonl').read_text().splitlines()]
+    assert [(e['event'], e['version']) for e in events] == [
+        ('rollback', 6), ('rollback', 7), ('rollback', 8), ('rollback', 9), ('reset', 10), ('rollback', 11)]
+
+
+def test_a_rollback_passes_over_damaged_versions(small, tmp_path, caplog):
+    adaptation = session(small, tmp_path, 'source_continued')
+    promote(adaptation, 'two', 'three')
+    adaptation.store.path(2).write_bytes(b'broken')
+    adaptation.rollback()
+    assert adaptation.running.note == '' and adaptation.running.version == 4
+    assert 'v000002.safetensors' in caplog.text and 'going further back' in caplog.text
+
+
+def test_a_folder_without_a_usable_version_begins_again_from_the_source_model(small, tmp_path, caplog):
+    adaptation = session(small, tmp_path, 'source_continued')
+    promote(adaptation, 'two')
+    for version in (1, 2):
+        adaptation.store.path(version).write_bytes(b'broken')
+    again = session(small, tmp_path, 'source_continued')
+    assert again.running.version == 3 and again.running.note == '' and 'no usable version' in caplog.text
+    assert again.store.versions() == [1, 2, 3]
+
+
+def test_versions_begin_at_that_of_the_weights_file(small, tmp_path):
+    fleet = small.copy()
+    fleet.version, fleet.parent = 6, 5  # perception runs this file and takes only what is newer
+    adaptation = session(fleet, tmp_path, 'source_continued')
+    assert adaptation.running.version == 6 and adaptation.store.versions() == [6]
+    promote(adaptation, 'next')
+    assert adaptation.running.version == 7
+    adaptation.rollback()
+    with pytest.raises(ValueError, match='no version before 8'):  # 5 is not of this folder
+        adaptation.rollback()
+
+
+def test_a_rollback_does_not_learn_on_when_the_steps_are_done(small, tmp_path):
+    adaptation = session(small, tmp_path, 'source_continued', max_steps=2, tolerance=1.0)
+    feed(adaptation)
+    while adaptation.state == 'adapting':
+        adaptation.work()
+    assert adaptation.promotions == 1
+    adaptation.rollback()
+    assert (adaptation.state, adaptation.step) == ('done', 2)
+    adaptation.reset()
+    assert adaptation.step == 0
+
+
+def test_validation_frames_that_show_nothing_are_replaced(small, tmp_path, caplog):
+    adaptation = session(small, tmp_path, 'source_continued', tolerance=1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        adaptation.add_source(LabelledFrame(frame(rng), ()))
+    feed(adaptation)
+    assert [adaptation.work() for _ in range(2)] == [None, None]
+    assert adaptation.state == 'waiting for data' and 'other frames are taken' in caplog.text
+    feed(adaptation)
+    while adaptation.state == 'adapting' and not adaptation.promotions:
+        adaptation.work()
+    assert adaptation.promotions == 1
+
+
+def test_without_camera_frames_nothing_is_promoted_where_they_have_a_say(small, tmp_path):
+    adaptation = session(small, tmp_path, 'source_continued', tolerance=1.0, evidence=True)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        adaptation.add_source(labelled_frame(rng, OBJECTS['box'], POSE))
+    adaptation.work()
+    adaptation.work()
+    assert adaptation.rejections == 1 and '0 camera frames show 0 places' in adaptation.reason
+
+
+def test_fresh_learners_draw_numbers_of_their_own(small, tmp_path):
+    adaptation = session(small, tmp_path, 'source_continued')
+    states = [adaptation._fresh_learner(small).generator.bit_generator.state['state']['state'] for _ in range(3)]
+    states.append(adaptation._learner.generator.bit_generator.state['state']['state'])
+    assert len(set(states)) == 4
 
 
 @pytest.mark.parametrize('recipe', ['dann', 'advent'])

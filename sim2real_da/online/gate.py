@@ -78,10 +78,11 @@ class Gate:
         score = self._score(bundle, key)
         return {'ap50': score.ap50, 'pose_score': score.pose}
 
-    def decide(self, candidate: Bundle, running: Bundle, source: Bundle, camera: Sequence[Frame] = ()) -> Decision:
+    def decide(self, candidate: Bundle, running: Bundle, source: Bundle,
+               camera: Sequence[Frame] | None = None) -> Decision:
         """Judge a candidate. Running and source model are measured once each and remembered by version.
 
-        :param camera: unlabelled frames; none: the labelled ones decide alone
+        :param camera: unlabelled frames, of which too few are a reason to reject; None: the labelled ones decide alone
         """
         if not candidate.finite():
             return Decision(False, 'rejected: weights are not finite')
@@ -103,11 +104,12 @@ class Gate:
                     failures.append(f'{what} on {self.where} {now:.3f}, {name} model {before:.3f}, '
                                     f'tolerance {self.tolerance:.3f}, standard error {error:.3f}')
         decline = ''
-        if camera:
+        if camera is not None:
             seen = camera_evidence.compare(candidate, running, source, camera, self.seed)
             numbers |= {f'camera_{k}': v for k, v in seen.numbers.items()}
-            failures += () if self.real else seen.failures
-            decline = seen.decline
+            if not self.real:
+                failures += seen.failures
+                decline = seen.decline
         if failures:
             return Decision(False, 'rejected: ' + '; '.join(failures), numbers, decline)
         return Decision(True, f'passed: AP50 on {self.where} {new.ap50:.3f}, source model '

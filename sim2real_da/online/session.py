@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -42,6 +42,7 @@ FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
 HISTORY = 20_000  # steps whose numbers are kept
 PATIENCE = 4  # candidates rejected in a row after which learning begins again from the running version
 SLOWEST = 0.125  # of the pace, which halves every time
+LEARNERS_APART = 1_000_003  # between the seeds of one session's learners
 RETREATS = 3  # automatic rollbacks after which learning is frozen
 DECISIONS_BYTES = 8_000_000  # of decisions.jsonl, which then becomes decisions.jsonl.1 and begins anew
 
@@ -52,11 +53,13 @@ class Promotion:
 
     :param data: the safetensors bytes
     :param decision: why they may be published
+    :param back: these are earlier weights, because those in use are not wanted any more
     """
 
     version: int
     data: bytes
     decision: Decision
+    back: bool = False
 
 
 class AdaptationSession:
@@ -98,6 +101,7 @@ class AdaptationSession:
         self._held_out: list[LabelledFrame] = []
         self._source_seen = 0
         self._gate: Gate | None = None
+        self._learners = 0  # made after the first
         self._learner = Learner(bundle, recipe, device, seed)
         self._rng = np.random.default_rng(own_seed(seed, 1))  # of several processes each draws samples of its own
         self._camera_rng = np.random.default_rng([seed, 2])  # and all judge by the same frames
@@ -109,13 +113,17 @@ class AdaptationSession:
         self._fault = ''
         self._bad_steps = 0
         self._last_reason = ''
-        if store.versions():
+        try:
             self.running = store.load(like=bundle)
             self._learner = self._learner_at(self.running, self.running.version, random=True)
             self._last_reason = f'continued from version {self.running.version} in {store.folder}'
-        else:
+        except WeightsError as error:
             self.running = bundle.copy()
-            self.running.version = store.next_version()
+            # perception runs this very file, and takes only what is newer than the version in it
+            self.running.version, self.running.parent = max(store.next_version(), bundle.version), 0
+            if store.versions():
+                self._last_reason = f'{error}; began again from the source model as version {self.running.version}'
+                log.warning('%s', self._last_reason)
             store.save(self.running)
         # the source model keeps a version of its own that no promotion can take
         self.source = bundle.copy()
@@ -194,13 +202,20 @@ class AdaptationSession:
 
     def _validate(self) -> Promotion | None:
         if self._gate is None:
-            self._gate = Gate(self.labelled or self._held_out, self.source.objects, self.tolerance, self.device,
-                              self.seed, bool(self.labelled))
+            try:
+                self._gate = Gate(self.labelled or self._held_out, self.source.objects, self.tolerance, self.device,
+                                  self.seed, bool(self.labelled))
+            except ValueError as error:
+                if self.labelled:
+                    raise
+                with self._lock:  # what comes next may show something
+                    self._held_out.clear()
+                self._last_reason = f'{error}; other frames are taken'
+                log.warning('%s', self._last_reason)
+                return None
         self._gate.tolerance = self.tolerance
         candidate = self._learner.candidate()
-        with self._lock:
-            count = min(FRAMES, len(self.buffer)) if self.evidence else 0
-            camera = self.buffer.sample(count, self._camera_rng) if count else []
+        camera = self._camera() if self.evidence else None
         decision = self._gate.decide(candidate, self.running, self.source, camera)
         promotion: Promotion | None = None
         try:
@@ -209,7 +224,7 @@ class AdaptationSession:
                 self._refused, self._pace = 0, 1.0
                 self._learner.slow(0.5 ** self._retreats)
             elif decision.decline:  # a candidate that passes is no worse than the source model: no need to go back
-                promotion = self._retreat(decision.decline, camera)
+                promotion = self._retreat(decision.decline, camera or [])
             else:
                 self._refused += 1
                 if self._refused == PATIENCE:
@@ -225,9 +240,32 @@ class AdaptationSession:
         log.info('step %d: %s', self.step, decision.reason)
         self.promotions += decision.promote
         self.rejections += not decision.promote
-        self._log(decision, promotion)
+        self._log('gate', decision, promotion.version if promotion is not None and decision.promote else None)
+        if promotion is not None and not decision.promote:
+            self._log('automatic rollback', promotion.decision, promotion.version)
         memory.release()
         return promotion
+
+    def watch(self) -> Promotion | None:
+        """Look whether camera frames speak against the running weights while no candidate is judged; go back if so.
+
+        :returns: what to publish instead
+        :raises OSError: when the disk takes nothing; nothing has changed then
+        """
+        if not self.evidence or self.labelled or self.running.recipe != self.recipe.name:
+            return None  # the source model is what one would go back to
+        camera = self._camera()
+        decline = camera_evidence.worse(self.running, self.source, camera, self.seed) if camera else ''
+        if not decline:
+            return None
+        promotion = self._retreat(decline, camera)
+        self._log('automatic rollback', promotion.decision, promotion.version)
+        return promotion
+
+    def _camera(self) -> list[Frame]:
+        with self._lock:
+            count = min(FRAMES, len(self.buffer))
+            return self.buffer.sample(count, self._camera_rng) if count else []
 
     def _begin_again(self) -> str:
         """Learn on from the running version at half the pace: from where the learner is, nothing passes the gate."""
@@ -247,33 +285,50 @@ class AdaptationSession:
 
         Learning goes on from there at half the pace of before, and not at all after :data:`RETREATS` times.
         """
-        bundle, name = self.source.copy(), 'the source model'
+        bundle, name, version = self.source.copy(), 'the source model', 0
         learner = None
-        for version in reversed([v for v in self.store.versions() if v <= self.running.parent]):
-            try:
-                earlier = self.store.load(version, like=self.source)
-            except WeightsError as error:  # a damaged file must not keep worse weights in use
-                log.warning('%s; going further back', error)
-                continue
+        for earlier in self._earlier():
             if not camera_evidence.worse(earlier, self.source, camera, self.seed):
-                bundle, name = earlier, f'version {version}'
+                bundle, name, version = earlier, f'version {earlier.version}', earlier.version
                 learner = self._learner_at(earlier, version, random=False)
                 break
         if learner is None:
-            learner = Learner(bundle, self.recipe, self.device, self.seed)
-        learner.slow(0.5 ** (self._retreats + 1))
+            learner = self._fresh_learner(bundle)
         reason = f'went back to {name}: {decline}'
-        promotion = self._restart(bundle, learner, reason)
-        self._retreats += 1
-        if self._retreats >= RETREATS:
-            self._frozen = f'{self._retreats} times {reason}; ~/resume learns on, ~/reset begins anew'
-        return promotion
+        learner.step_count = self.step
+        retreats = self._retreats + 1
+        learner.slow(0.5 ** retreats)
+        frozen = f'{retreats} times {reason}; ~/resume learns on, ~/reset begins anew' if retreats >= RETREATS else ''
+        return self._restart(bundle, learner, reason, bundle.parent if version else 0, version, retreats, frozen)
 
-    def _log(self, decision: Decision, promotion: Promotion | None) -> None:
-        """Add a line to decisions.jsonl beside the versions; a disk that refuses is said and stops nothing."""
-        line = {'time': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'step': self.step,
-                'promoted': decision.promote, 'version': promotion.version if promotion is not None else None,
-                'running': self.running.version, 'reason': decision.reason, 'numbers': decision.numbers}
+    def _earlier(self) -> Iterator[Bundle]:
+        """Yield the versions before the running one that can be read, the newest first.
+
+        A damaged one must not keep worse weights in use: the next older one takes its place.
+        """
+        parent = self.running.parent
+        while parent:
+            kept = [v for v in self.store.versions() if v <= parent]
+            if not kept:
+                return
+            try:
+                bundle = self.store.load(kept[-1], like=self.source)
+            except WeightsError as error:
+                log.warning('%s; going further back', error)
+                parent = kept[-1] - 1
+                continue
+            yield bundle
+            parent = min(bundle.parent, kept[-1] - 1)
+
+    def _log(self, event: str, decision: Decision, version: int | None) -> None:
+        """Add a line to decisions.jsonl beside the versions; a disk that refuses is said and stops nothing.
+
+        :param event: 'gate', 'automatic rollback', 'rollback' or 'reset'
+        :param version: what was published by it
+        """
+        line = {'time': datetime.now(timezone.utc).isoformat(timespec='seconds'), 'event': event, 'step': self.step,
+                'promoted': decision.promote, 'version': version, 'running': self.running.version,
+                'reason': decision.reason, 'numbers': decision.numbers}
         path = self.store.folder / 'decisions.jsonl'
         try:
             if path.is_file() and path.stat().st_size > DECISIONS_BYTES:
@@ -283,9 +338,14 @@ class AdaptationSession:
         except OSError as error:
             log.warning('%s: a decision of the gate cannot be written: %s', path, error)
 
-    def _publish(self, bundle: Bundle, decision: Decision, learner: Learner, parent: int | None = None) -> Promotion:
+    def _publish(self, bundle: Bundle, decision: Decision, learner: Learner, parent: int | None = None,
+                 instead_of: int = 0, retreats: int | None = None, frozen: str = '') -> Promotion:
         """Persist first, publish second.
 
+        :param parent: version before it; None: the running one
+        :param instead_of: version with the same weights, which need not be kept any more
+        :param retreats: automatic rollbacks up to and with this one; None: as many as before
+        :param frozen: why learning ends here
         :raises OSError: when the disk takes nothing; nothing has changed then
         """
         bundle.parent = self.running.version if parent is None else parent
@@ -293,7 +353,8 @@ class AdaptationSession:
         bundle.recipe = self.recipe.name
         path = self.store.save(bundle, learner.state({
             'generator': self._rng.bit_generator.state, 'camera': self._camera_rng.bit_generator.state,
-            'buffer': self.buffer.index()}))
+            'buffer': self.buffer.index(), 'retreats': self._retreats if retreats is None else retreats,
+            'frozen': frozen}), instead_of)
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
 
@@ -375,35 +436,42 @@ class AdaptationSession:
 
         :raises ValueError: when there is none
         """
-        before = [v for v in self.store.versions() if v < self.running.version]
-        if self.running.parent in before:
-            before = [self.running.parent]
-        if not before:
-            raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}')
-        bundle = self.store.load(before[-1], like=self.source)
-        learner = self._learner_at(bundle, before[-1], random=False)
-        promotion = self._restart(bundle, learner, f'rolled back to version {before[-1]}')
-        self._retreats, self._frozen = 0, ''
+        bundle = next(self._earlier(), None)
+        if bundle is None:
+            raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}; ~/reset goes '
+                             'back to the source model')
+        learner = self._learner_at(bundle, bundle.version, random=False)
+        learner.step_count = self.step  # schedules and ``max_steps`` go on
+        promotion = self._restart(bundle, learner, f'rolled back to version {bundle.version}', bundle.parent,
+                                  bundle.version)
+        self._log('rollback', promotion.decision, promotion.version)
         return promotion
 
     def reset(self) -> Promotion:
         """Publish the source model again, forget the buffer, and start learning from it."""
         source = self.source.copy()
-        learner = Learner(source, self.recipe, self.device, self.seed)
-        promotion = self._restart(source, learner, 'reset to the source model')
+        learner = self._fresh_learner(source)
+        promotion = self._restart(source, learner, 'reset to the source model', self.running.version)
         with self._lock:
             self.buffer.clear()
-        self._retreats, self._frozen = 0, ''
+        self._log('reset', promotion.decision, promotion.version)
         return promotion
+
+    def _fresh_learner(self, bundle: Bundle) -> Learner:
+        """Return a learner without a past, and with random numbers of its own: repeated ones would repeat the harm."""
+        self._learners += 1
+        return Learner(bundle, self.recipe, self.device, self.seed + LEARNERS_APART * self._learners)
 
     def _learner_at(self, bundle: Bundle, version: int, random: bool) -> Learner:
         """Return a learner that goes on where a version was made, with fresh moments where its state is of no use."""
         data = self.store.learner(version)
         if data is not None:
-            learner = Learner(bundle, self.recipe, self.device, self.seed)
+            learner = self._fresh_learner(bundle)
             try:
                 about = learner.load_state(data, random)
                 if random:
+                    self._retreats, self._frozen = int(about.get('retreats', 0)), str(about.get('frozen', ''))
+                    learner.slow(0.5 ** self._retreats)
                     self._rng.bit_generator.state = about['generator']
                     self._camera_rng.bit_generator.state = about.get('camera', self._camera_rng.bit_generator.state)
                     self.buffer.restore(about.get('buffer', {}))
@@ -411,16 +479,18 @@ class AdaptationSession:
             except (WeightsError, KeyError, ValueError, TypeError) as error:
                 log.warning('%s: %s; learning begins anew from version %d',
                             self.store.learner_path(version), error, version)
-        return Learner(bundle, self.recipe, self.device, self.seed)
+        return self._fresh_learner(bundle)
 
-    def _restart(self, bundle: Bundle, learner: Learner, reason: str) -> Promotion:
-        # the parent stays the restored version's own, so that rolling back again goes further back; a disk that takes
-        # nothing raises here, before anything has changed
-        promotion = self._publish(bundle, Decision(True, reason), learner, bundle.parent)
+    def _restart(self, bundle: Bundle, learner: Learner, reason: str, parent: int, instead_of: int = 0,
+                 retreats: int = 0, frozen: str = '') -> Promotion:
+        """Publish earlier weights and learn on from them; see :meth:`_publish`."""
+        # a disk that takes nothing raises here, before anything has changed
+        promotion = self._publish(bundle, Decision(True, reason), learner, parent, instead_of, retreats, frozen)
         self._learner = learner
         with self._lock:
             self.buffer.forget_classes()
         self._fault, self._bad_steps, self._last_reason = '', 0, reason
         self._refused, self._pace = 0, 1.0
+        self._retreats, self._frozen = retreats, frozen
         self.rollbacks += 1
-        return promotion
+        return replace(promotion, back=True)

@@ -48,10 +48,11 @@ class WeightStore:
         """Return the file of the learner's state at a version."""
         return self.folder / f'v{version:06d}.learner.safetensors'
 
-    def save(self, bundle: Bundle, learner: bytes | None = None) -> Path:
+    def save(self, bundle: Bundle, learner: bytes | None = None, instead_of: int = 0) -> Path:
         """Write a new version and drop the oldest beyond ``keep``.
 
         :param learner: the learner's state
+        :param instead_of: an earlier version with the same weights, dropped before others: going back must not cost them
         :raises ValueError: for a version that is not above every earlier one
         :raises OSError: when the disk is full or read-only; nothing is lost then
         """
@@ -61,7 +62,8 @@ class WeightStore:
             write_atomically(self.learner_path(bundle.version), learner)
         path = bundle.save(self.path(bundle.version))
         self._highest = bundle.version
-        for version in self.versions()[:-self.keep]:
+        kept = sorted(self.versions(), key=lambda v: (v != instead_of, v))
+        for version in kept[:-self.keep]:
             self.path(version).unlink(missing_ok=True)
         self._drop_states()
         return path
