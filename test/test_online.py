@@ -618,6 +618,12 @@ def test_a_labelled_camera_set_decides_instead_of_simulation_and_evidence(bundle
     promotion = [adaptation.work() for _ in range(2)][1]
     assert promotion is not None and 'AP50 on labelled camera frames' in promotion.decision.reason
     assert promotion.decision.numbers['camera_candidate_pose_infomax'] > 0, 'it is told nevertheless'
+    running, source = bundle.copy(), bundle.copy()
+    running.version, source.version = 5, -1
+    answers[5] = rows_of(1.0)  # unlabelled frames speak against the running model, too
+    decisions = {real: Gate(labelled, OBJECTS, 1.0, real=real).decide(bundle, running, source, [labelled[0].frame] * 4)
+                 for real in (True, False)}
+    assert not decisions[True].decline and 'InfoMax' in decisions[False].decline
     with pytest.raises(ValueError, match='labelled camera frames with no object'):
         Gate([LabelledFrame(labelled[0].frame, ())], OBJECTS, 0.01, real=True)
 

@@ -76,7 +76,7 @@ def test_weights_are_promoted_from_a_folder_without_a_simulator(
     assert 'sim/' not in graph.diagnostics['adaptation'].message, 'nobody waits for a simulator'
     assert (tmp_path / 'state' / 'v000003.safetensors').is_file()
     if shadow:
-        assert not published and 'shadow: version 3 would be published' in graph.runner.last_lines('adaptation')
+        assert not published and 'shadow: kept and not published, version 3' in graph.runner.last_lines('adaptation')
     else:
         graph.until(lambda: published and published[-1] == 3, 'version 3 on its topic')
 

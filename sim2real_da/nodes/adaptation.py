@@ -9,6 +9,7 @@ are on disk before they are on the topic.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -33,7 +34,7 @@ from sim2real_da.nodes.labels import PARAMETERS as LABELS
 from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
 from sim2real_da.online.curves import Curves
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
-from sim2real_da.online.store import WeightStore
+from sim2real_da.online.store import WeightStore, alone_in
 from sim2real_da.recipes import load_recipe
 from sim2real_da.samples import LabelledFrame
 
@@ -41,6 +42,8 @@ LIVE = ('max_steps', 'gate_every', 'tolerance', 'evidence')  # parameters that a
 IDLE_S = 0.1  # pause of the worker when there is nothing to do
 REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
 JOIN_S = 3.5
+PATIENCE_S = 5.0  # that a service waits for the step in work
+WATCH_S = 60.0  # between two looks at the published weights while nothing is learnt
 
 
 class Adaptation(ManagedNode):
@@ -88,6 +91,7 @@ class Adaptation(ManagedNode):
         self._feeder: threading.Thread | None = None
         self._session: AdaptationSession | None = None
         self._curves: Curves | None = None
+        self._alone = contextlib.ExitStack()
 
     def check_parameter(self, name: str, value: Any) -> None:
         """Refuse a list of cameras that is empty or names one twice."""
@@ -103,6 +107,7 @@ class Adaptation(ManagedNode):
             if self.get(parameter):
                 recipe = dataclasses.replace(recipe, **{name: self.get(parameter)})
         self._state_dir = Path(self.get('state_dir')).expanduser()
+        self._alone.enter_context(alone_in(self._state_dir))
         bundle = Bundle.load(weights_path(self.get('weights')))
         # before the session, which writes the first version: a folder that cannot be used leaves nothing behind
         self._rendered = self._open_folder(bundle.classes) if self.get('source') == 'folder' else None
@@ -120,6 +125,8 @@ class Adaptation(ManagedNode):
         self._curves = Curves(self._state_dir / 'tensorboard') if self.get('tensorboard') else None
         self._held = False
         self._waiting: Promotion | None = None
+        self._published = b''  # the newest weights on the topic
+        self._watched = time.monotonic()
         self._fault = ''
         self._load = 0.0  # of a core, where it is too high to learn
         self._state = self._reason = self._last_state = ''
@@ -143,8 +150,8 @@ class Adaptation(ManagedNode):
         """Publish the current version for perception nodes that come later, and start to learn."""
         assert self._session is not None
         if not self.get('shadow'):
-            self._weights.publish(messages.weights_message(self._session.current().to_bytes()))
-        self._stop.clear()
+            self._publish(self._published if self._waiting else self._session.current().to_bytes())
+        self._stop = threading.Event()  # a step in work from before a deactivation looks at its own
         self._worker = threading.Thread(target=self._learn, name='learner', daemon=True)
         self._worker.start()
         if self._rendered is not None:
@@ -168,6 +175,7 @@ class Adaptation(ManagedNode):
 
     def cleanup(self) -> None:
         """Forget the session; its versions stay on disk."""
+        self._alone.close()
         curves, self._curves = self._curves if self._session is not None else None, None
         if curves is not None:
             try:
@@ -202,13 +210,20 @@ class Adaptation(ManagedNode):
 
     def _feed(self, session: AdaptationSession, rendered: RenderedFrames) -> None:
         """Fill the replay, then read on as fast as steps use frames up."""
+        try:
+            self._read_on(session, rendered, self._stop)
+        except Exception as error:
+            self._fault = f'{self.get("source_folder")}: {type(error).__name__}: {error}'
+            self.get_logger().error(f'no more simulated frames are read: {self._fault}\n{traceback.format_exc()}')
+
+    def _read_on(self, session: AdaptationSession, rendered: RenderedFrames, stop: threading.Event) -> None:
         os.nice(self.get('nice'))
         due, step, frames = GAP + REPLAY, session.step, rendered.training()
-        while not self._stop.is_set():
+        while not stop.is_set():
             if session.step != step:
                 due, step = min(due + session.recipe.source_frames, REPLAY), session.step
             if not due or session.state == 'paused':  # a paused session takes no frames
-                self._stop.wait(IDLE_S)
+                stop.wait(IDLE_S)
                 continue
             labelled = next(frames, None)
             if labelled is None:
@@ -246,7 +261,7 @@ class Adaptation(ManagedNode):
                     session.max_seconds = 60 * self.get('max_minutes')
                     busy = session.state == 'adapting'
                     try:
-                        promotion = session.work()
+                        promotion = session.work() if busy else self._watch(session)
                     except Exception as error:
                         self._fault = f'{type(error).__name__}: {error}'
                         self.get_logger().error(
@@ -265,6 +280,13 @@ class Adaptation(ManagedNode):
             duty = self.get('duty_cycle')
             stop.wait(max(REST_S, spent * (1 - duty) / duty))
 
+    def _watch(self, session: AdaptationSession) -> Promotion | None:
+        """Look now and then whether what is published is still good when nothing is learnt."""
+        if time.monotonic() - self._watched < WATCH_S:
+            return None
+        self._watched = time.monotonic()
+        return session.watch()
+
     def _draw_curves(self, session: AdaptationSession) -> None:
         if self._curves is None or not session.history:
             return
@@ -274,19 +296,27 @@ class Adaptation(ManagedNode):
             self.get_logger().warning(f'tensorboard: no more curves are written: {error}')
             self._curves = None
 
-    def _announce(self, promotion: Promotion) -> None:
-        """Publish weights that are on disk already, or keep them back while held."""
+    def _announce(self, promotion: Promotion) -> str:
+        """Publish weights that are on disk already, or keep them back while held; return what was done.
+
+        In shadow nothing is published, except earlier weights instead of ones that were published before.
+        """
         self._write_history()
-        if self.get('shadow'):
-            self.get_logger().info(f'shadow: version {promotion.version} would be published: '
-                                   f'{promotion.decision.reason}')
-            return
-        if self._held:
+        what = f'version {promotion.version}: {promotion.decision.reason}'
+        if self.get('shadow') and not (promotion.back and self._published):
+            done = f'shadow: kept and not published, {what}'
+        elif self._held:
             self._waiting = promotion
-            self.get_logger().info(f'weights version {promotion.version} wait until ~/release')
-            return
-        self._weights.publish(messages.weights_message(promotion.data))
-        self.get_logger().info(f'published weights version {promotion.version}: {promotion.decision.reason}')
+            done = f'waits until ~/release, {what}'
+        else:
+            self._publish(promotion.data)
+            done = f'published weights {what}'
+        self.get_logger().info(done)
+        return done
+
+    def _publish(self, data: bytes) -> None:
+        self._weights.publish(messages.weights_message(data))
+        self._published = data
 
     def _write_history(self) -> None:
         """Keep what the learning curves need beside the weights; a disk that refuses is said and stops nothing."""
@@ -303,12 +333,23 @@ class Adaptation(ManagedNode):
         def serve(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             session = self._session
             assert session is not None
+            # hold and pause count from now on; the others wait for the step in work, not for a whole validation
+            at_once = name in ('hold', 'pause')
+            if not at_once and not self._lock.acquire(timeout=PATIENCE_S):
+                response.message = 'a candidate is being validated; ask again in a moment, nothing has changed'
+                response.success = False
+                return response
             try:
-                with self._lock:  # at most one micro-step or validation to wait for
-                    response.message = order(session)
+                response.message = order(session)
                 response.success = True
             except (ValueError, OSError) as error:
                 response.success, response.message = False, str(error)
+            except Exception as error:  # a device without memory ends the order, never the node
+                response.success, response.message = False, f'{type(error).__name__}: {error}'
+                self.get_logger().error(f'{name}: {traceback.format_exc()}')
+            finally:
+                if not at_once:
+                    self._lock.release()
             self.get_logger().info(f'{name}: {response.message}')
             self._tick()
             return response
@@ -330,10 +371,7 @@ class Adaptation(ManagedNode):
     def _release(self, _session: AdaptationSession) -> str:
         self._held = False
         waiting, self._waiting = self._waiting, None
-        if waiting is None:
-            return 'nothing waited'
-        self._announce(waiting)
-        return f'published version {waiting.version}'
+        return 'nothing waited' if waiting is None else self._announce(waiting)
 
     def _save(self, session: AdaptationSession) -> str:
         self._write_history()
@@ -348,8 +386,7 @@ class Adaptation(ManagedNode):
     def _restarted(self, promotion: Promotion) -> str:
         self._fault = ''
         self._waiting = None
-        self._announce(promotion)
-        return f'{promotion.decision.reason}; published as version {promotion.version}'
+        return self._announce(promotion)
 
     # --- status ----------------------------------------
 

@@ -7,15 +7,34 @@ Beside a version lies the learner's state at that moment. It is written first: a
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.weights_file import remove_unfinished, write_atomically
 
 log = logging.getLogger(__name__)
+LOCK = '.lock'
 NAME = re.compile(r'v(\d{6})\.safetensors')
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process; the lock goes with the process, however it ends.
+
+    :raises ValueError: when another process has it
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f'{folder}: in use by another process; give every robot a state_dir of its own') from error
+        yield
 
 
 class WeightStore:
@@ -52,7 +71,7 @@ class WeightStore:
         """Write a new version and drop the oldest beyond ``keep``.
 
         :param learner: the learner's state
-        :param instead_of: an earlier version with the same weights, dropped before others: going back must not cost them
+        :param instead_of: earlier version with the same weights, dropped before others: going back costs none
         :raises ValueError: for a version that is not above every earlier one
         :raises OSError: when the disk is full or read-only; nothing is lost then
         """
