@@ -144,7 +144,8 @@ def _widest(distortion: tuple[float, ...], fisheye: bool) -> float:
 def inside(box: ArrayLike, intrinsics: Intrinsics) -> NDArray[np.bool_]:
     """Return which pixels ``(H, W)`` of a camera's picture lie in a box xyxy, whose edges lie between pixels."""
     area = np.zeros((intrinsics.height, intrinsics.width), bool)
-    x0, y0, x1, y1 = np.round(np.clip(np.asarray(box) + 0.5, 0, None)).astype(int)  # edges to slices
+    edges = np.clip(np.asarray(box) + 0.5, 0, np.tile([intrinsics.width, intrinsics.height], 2))
+    x0, y0, x1, y1 = np.round(edges).astype(int)  # edges to slices
     area[y0:y1, x0:x1] = True
     return area
 

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 from sim2real_da.geometry import canonical_quaternion, matrix_from_quaternion
 
+LARGEST_THROUGH_LENS = 32_766  # pixels; OpenCV straightens no larger pictures
+FARTHEST_M = 1e6
+
 
 @dataclass(frozen=True)
 class Intrinsics:
@@ -50,6 +53,9 @@ class Intrinsics:
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.distortion)
         if self.width < 1 or self.height < 1:
             raise ValueError(f'intrinsics: image size {self.width}x{self.height}, expected at least 1x1')
+        if (self.fisheye or any(self.distortion)) and max(self.width, self.height) > LARGEST_THROUGH_LENS:
+            raise ValueError(f'intrinsics: image size {self.width}x{self.height} through a lens, expected at most '
+                             f'{LARGEST_THROUGH_LENS} pixels a side')
         if not np.all(np.isfinite(numbers)):
             raise ValueError(f'intrinsics: expected finite numbers, got fx fy cx cy distortion = {numbers}')
         if self.fx <= 0 or self.fy <= 0:
@@ -83,7 +89,8 @@ class Pose:
 
     :param quaternion: ``(4,)`` xyzw; normalised and made w >= 0 here
     :param translation: ``(3,)`` metres
-    :raises ValueError: for non-finite numbers or a zero quaternion (there is no default pose)
+    :raises ValueError: for non-finite numbers, a zero quaternion (there is no default pose) or a place farther away
+        than :data:`FARTHEST_M`
     """
 
     quaternion: NDArray[np.float64]
@@ -93,6 +100,8 @@ class Pose:
         translation = np.asarray(self.translation, dtype=np.float64)
         if translation.shape != (3,) or not np.all(np.isfinite(translation)):
             raise ValueError(f'pose: expected a finite translation of 3 numbers, got {self.translation}')
+        if np.abs(translation).max() > FARTHEST_M:
+            raise ValueError(f'pose: translation {translation.tolist()}, expected metres up to {FARTHEST_M:g}')
         object.__setattr__(self, 'quaternion', canonical_quaternion(self.quaternion))
         object.__setattr__(self, 'translation', translation)
 

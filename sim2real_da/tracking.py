@@ -38,13 +38,14 @@ class Tracker:
 
     :param objects: models by class
     :param smoothing: share of the pose so far in the new one, 0 (none) to below 1; a moving object is shown
-        ``smoothing / (1 - smoothing)`` pictures late
+        ``smoothing / (1 - smoothing)`` pictures late. One that was not seen in the picture before is shown where it is
     :param forget_s: a track that was not seen for so many seconds ends
     """
 
     def __init__(self, objects: Mapping[str, ObjectModel], smoothing: float = 0.0, forget_s: float = 2.0) -> None:
         self.objects, self.smoothing, self.forget_s = objects, smoothing, forget_s
         self._tracks: list[_Track] = []
+        self._before = 0  # stamp of the picture before
         self._numbers: dict[str, int] = {}
 
     def update(self, detections: Sequence[Detection], stamp: int) -> list[Detection]:
@@ -55,11 +56,12 @@ class Tracker:
         if any(stamp < track.stamp for track in self._tracks):
             self._tracks.clear()
         self._tracks = [t for t in self._tracks if stamp - t.stamp <= self.forget_s * 1e9]
+        before, self._before = self._before, stamp
         found = list(detections)
         for name in {d.name for d in found if d.pose is not None}:
             rows = [i for i, d in enumerate(found) if d.name == name and d.pose is not None]
             for i, track in zip(rows, self._given([found[i] for i in rows], name)):
-                found[i] = self._seen(found[i], track, stamp)
+                found[i] = self._seen(found[i], track, stamp, before)
         return found
 
     def _given(self, detections: list[Detection], name: str) -> list[_Track | None]:
@@ -79,18 +81,19 @@ class Tracker:
                 given[row] = tracks[column]
         return given
 
-    def _seen(self, detection: Detection, track: _Track | None, stamp: int) -> Detection:
+    def _seen(self, detection: Detection, track: _Track | None, stamp: int, before: int) -> Detection:
         assert detection.pose is not None
         if track is None:
             number = self._numbers.get(detection.name, 0) + 1
             self._numbers[detection.name] = number
             self._tracks.append(_Track(detection.name, number, detection.pose, detection.covariance, stamp))
             return replace(detection, track=number)
-        track.pose = blended(track.pose, detection.pose, self.objects[detection.name], self.smoothing)
+        smoothing = self.smoothing if track.stamp == before else 0.0
+        track.pose = blended(track.pose, detection.pose, self.objects[detection.name], smoothing)
         if detection.covariance is not None:
             # pictures of one scene err together: no less than the mean of what each of them says
-            before = track.covariance if track.covariance is not None else detection.covariance
-            track.covariance = self.smoothing * before + (1 - self.smoothing) * detection.covariance
+            so_far = track.covariance if track.covariance is not None else detection.covariance
+            track.covariance = smoothing * so_far + (1 - smoothing) * detection.covariance
         track.stamp = stamp
         return replace(detection, pose=track.pose, covariance=track.covariance, track=track.number)
 

@@ -19,7 +19,7 @@ from sim2real_da.adaptation import average
 from sim2real_da.evaluation.evidence import Places
 from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
-from sim2real_da.networks.weights_file import read_manifest
+from sim2real_da.networks.weights_file import manifest_of, pack, read_manifest, unpack
 from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
 from sim2real_da.online.curves import Curves
@@ -105,6 +105,35 @@ def damaged(data: bytes) -> bytes:
 def test_damaged_weights_are_refused_with_the_reason(bundle, change, message):
     with pytest.raises(WeightsError, match=message):
         Bundle.from_bytes(change(bundle.to_bytes()))
+
+
+def repacked(bundle: Bundle, **changes) -> bytes:
+    manifest, tensors = unpack(bundle.to_bytes(), 'bundle')
+    return pack(tensors, {k: v for k, v in manifest.items() if k not in ('format', 'checksum')} | changes)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'version': 2**63}, 'version 9223372036854775808 after 0, expected 0 to 999999'), ({'version': 10**6}, 'version'),
+    ({'parent': -1}, 'version 0 after -1'),
+    ({'recipe': '\ud800'}, 'not understood'), ({'note': '\udfff'}, 'not under')])
+def test_what_would_end_a_node_or_outlast_every_version_is_refused(bundle, changes, message):
+    with pytest.raises(WeightsError, match=message):
+        Bundle.from_bytes(repacked(bundle, **changes))
+
+
+def test_headers_that_are_deep_or_large_are_refused_unread(tmp_path):
+    deep = b'[' * 200_000
+    with pytest.raises(WeightsError, match='no sim2real_da manifest'):
+        read_manifest(len(deep).to_bytes(8, 'little') + deep)
+    wide = b'{"a": [' + b'0,' * 3_000_000 + b'0]}'
+    with pytest.raises(WeightsError, match='oversized .*header of 6000010'):
+        read_manifest(len(wide).to_bytes(8, 'little') + wide)
+    path = tmp_path / 'huge.safetensors'
+    with path.open('wb') as file:
+        file.truncate(3 * 2**30)  # takes no room on the disk
+    for read in (Bundle.load, manifest_of):
+        with pytest.raises(WeightsError, match='huge.safetensors: 3221225472 bytes, expected at most 536870912'):
+            read(path)
 
 
 def test_weights_for_other_classes_or_another_architecture_are_refused(bundle):

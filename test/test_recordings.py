@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from rosbags.typesys import Stores, get_typestore
 from sim2real_da.adapt import target_frames
 from sim2real_da.data import recordings
 from sim2real_da.data.camera_info import read_calibration
-from sim2real_da.data.decoding import decoded
+from sim2real_da.data.decoding import PLAIN_ENCODINGS, decoded
 from sim2real_da.data.recordings import is_recording, open_recording
 from sim2real_da.samples import Intrinsics
 
@@ -113,6 +115,24 @@ def test_a_header_beyond_reason_is_no_picture() -> None:
     np.testing.assert_array_equal(decoded(whole.tobytes()), picture(1))
     whole[18:22] = 0, 0, 0, 0x11  # the width
     assert decoded(whole) is None and decoded(b'') is None and decoded(b'nothing') is None
+
+
+def test_pixels_stay_where_the_intrinsics_have_them_whatever_a_file_says_of_its_orientation() -> None:
+    jpeg = cv2.imencode('.jpg', picture(1))[1].tobytes()
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0'  # turned by 180 degrees
+    turned = jpeg[:2] + b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif + jpeg[2:]
+    assert not np.array_equal(cv2.imdecode(np.frombuffer(turned, np.uint8), 1), cv2.imdecode(np.frombuffer(
+        jpeg, np.uint8), 1)), 'OpenCV itself would turn it'
+    np.testing.assert_array_equal(decoded(turned), decoded(jpeg))
+
+
+def test_a_small_file_of_a_huge_picture_is_no_picture() -> None:
+    code = ('import sim2real_da, cv2, numpy as np\n'
+            'from sim2real_da.data.decoding import decoded\n'
+            'data = cv2.imencode(".png", np.zeros((16000, 16000), np.uint8))[1].tobytes()\n'
+            'assert len(data) < 1_000_000\n'
+            'assert decoded(data) is None')
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=120)
 
 
 def test_an_image_that_has_gone_is_named(tmp_path: Path) -> None:
@@ -259,6 +279,38 @@ def test_padded_rows_and_broken_pictures_of_a_bag(tmp_path: Path) -> None:
     for broken in (jpeg, replace(image, encoding='nonsense'), replace(image, data=padded.ravel()[:50])):
         with pytest.raises(ValueError, match='cannot be decoded'):
             recordings.recorded_picture(broken)
+
+
+@pytest.mark.parametrize('encoding', [e for e in PLAIN_ENCODINGS if e not in ('rgb8', 'bgr8')])
+def test_plain_encodings_of_a_bag_mean_what_they_mean_live(encoding: str) -> None:
+    channels, _ = PLAIN_ENCODINGS[encoding]
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, channels), np.uint8)
+    message = replace(image_message(0, 'rgb8'), encoding=encoding, step=64 * channels, data=pixels.ravel())
+    expected = {'8UC3': pixels[..., ::-1], 'rgba8': pixels[..., :3], 'bgra8': pixels[..., 2::-1]}.get(
+        encoding, np.repeat(pixels[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(recordings.recorded_picture(message), expected)
+
+
+def test_a_depth_image_is_no_picture() -> None:
+    depth = cv2.imencode('.png', np.zeros((4, 4), np.uint16))[1].ravel()
+    message = TYPES.types['sensor_msgs/msg/CompressedImage'](
+        header=header(1), format='16UC1; png compressed', data=depth)
+    with pytest.raises(ValueError, match='is a depth image'):
+        recordings.recorded_picture(message)
+
+
+def test_a_damaged_message_of_a_bag_is_named_and_passed_over(tmp_path: Path) -> None:
+    with Writer(tmp_path / 'cut', version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        images = writer.add_connection('/image', 'sensor_msgs/msg/Image', typestore=TYPES)
+        for number in range(3):
+            data = TYPES.serialize_cdr(image_message(number), 'sensor_msgs/msg/Image')
+            writer.write(images, number, data[:60] if number == 1 else data)
+    recording = open_recording(str(tmp_path / 'cut'), CAMERA)
+    assert recording.read() is not None
+    with pytest.raises(ValueError, match=r'cut: a damaged message on /image \(60 bytes\)'):
+        recording.read()
+    assert numbers(recording) == [2]
+    recording.close()
 
 
 def test_a_bag_of_two_cameras_has_to_be_told_which(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from helpers import box_model, rendered_set  # noqa: E402
 from rclpy.context import Context  # noqa: E402
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
 from sim2real_da.networks.bundle import Bundle  # noqa: E402
@@ -158,6 +159,19 @@ def test_a_learner_from_before_a_deactivation_ends(make: Any, monkeypatch: pytes
     free.set()
     first.join(20)
     assert not first.is_alive() and node._worker.is_alive()
+
+
+def test_a_message_that_cannot_be_borne_is_refused_and_ends_nothing(make: Any) -> None:
+    node, _ = make()
+
+    def fall(_: String) -> None:
+        raise RecursionError('too deep')
+
+    subscription = node.listen_to(String, 'odd', fall)
+    node.trigger_activate()
+    subscription.callback(String())
+    values = {v.key: v.value for v in node.status().values}
+    assert values['refused /odd'] == '1' and values['last refusal /odd'] == 'RecursionError: too deep'
 
 
 def test_a_state_folder_is_of_one_process(make: Any, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import array
 import math
+import sys
+import types
 from dataclasses import replace
 
 import cv2
@@ -15,7 +17,8 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2 (make setup installs wheels)')
 pytest.importorskip('vision_msgs', reason='needs vision_msgs (make setup generates it)')
 
-from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
+from geometry_msgs.msg import Pose as PoseMessage  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from vision_msgs.msg import Detection2DArray, Detection3DArray  # noqa: E402
 
 from sim2real_da.geometry import project  # noqa: E402
@@ -53,6 +56,7 @@ RGB = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
 ALPHA = np.full((2, 3, 1), 9, np.uint8)
 
 
+@pytest.mark.parametrize('padding', [0, 5])
 @pytest.mark.parametrize('encoding, pixels, expected', [
     ('rgb8', RGB, RGB),
     ('bgr8', RGB[..., ::-1], RGB),
@@ -60,9 +64,44 @@ ALPHA = np.full((2, 3, 1), 9, np.uint8)
     ('rgba8', np.concatenate([RGB, ALPHA], 2), RGB),
     ('bgra8', np.concatenate([RGB[..., ::-1], ALPHA], 2), RGB),
     ('mono8', RGB[..., 0], np.repeat(RGB[..., :1], 3, 2)),
+    ('8UC1', RGB[..., 0], np.repeat(RGB[..., :1], 3, 2)),
 ])
-def test_eight_bit_encodings(encoding: str, pixels: np.ndarray, expected: np.ndarray) -> None:
-    assert np.array_equal(messages.read_image(image(encoding, pixels), 'real/image'), expected)
+def test_eight_bit_encodings(encoding: str, pixels: np.ndarray, expected: np.ndarray, padding: int) -> None:
+    message = image(encoding, pixels)
+    rows = np.pad(pixels.reshape(2, -1), ((0, 0), (0, padding)), constant_values=255)
+    message.step, message.data = rows.shape[1], array.array('B', rows.tobytes())
+    assert np.array_equal(messages.read_image(message, 'real/image'), expected)
+
+
+def test_a_cv_bridge_that_cannot_be_used_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CvBridge:
+        """One built for another NumPy: it fails when its library is first needed."""
+
+        def imgmsg_to_cv2(self, *_: object) -> None:
+            raise ImportError('numpy.core.multiarray failed to import')
+
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    expected = messages.read_image(image('bayer_rggb8', pixels), 'real/image')
+    monkeypatch.setitem(sys.modules, 'cv_bridge', types.SimpleNamespace(CvBridge=CvBridge))
+    assert np.array_equal(messages.read_image(image('bayer_rggb8', pixels), 'real/image'), expected)
+
+
+def test_a_depth_image_is_no_picture() -> None:
+    message = CompressedImage(format='16UC1; png compressed')
+    message.data = array.array('B', cv2.imencode('.png', np.zeros((4, 4), np.uint16))[1].tobytes())
+    with pytest.raises(MessageError, match='real/image: .* is a depth image'):
+        messages.read_compressed(message, 'real/image')
+
+
+def test_a_picture_that_cannot_be_straightened_and_a_place_that_is_none_are_named() -> None:
+    info = messages.camera_info_message(replace(CAMERA, distortion=(0.1, 0.0, 0.0, 0.0, 0.0)), HEAD)
+    info.width, info.height = 40_000, 1
+    with pytest.raises(MessageError, match='40000x1 through a lens, expected at most 32766'):
+        messages.read_camera_info(info, 'real/camera_info')
+    far = PoseMessage()
+    far.position.z = 1.8e299
+    with pytest.raises(MessageError, match='label: pose: translation .* expected metres up to 1e\\+06'):
+        messages.read_pose(far, 'label')
 
 
 def test_rows_with_padding_and_no_copy() -> None:

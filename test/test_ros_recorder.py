@@ -18,6 +18,8 @@ pytest.importorskip('vision_msgs', reason='needs vision_msgs (make setup generat
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue  # noqa: E402
 from helpers import CAMERA, box_model  # noqa: E402
 from ros_helpers import LATCHED, Graph  # noqa: E402
+from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
+from rosbags.typesys import Stores, get_typestore  # noqa: E402
 from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from vision_msgs.msg import Detection2DArray, Detection3DArray, VisionInfo  # noqa: E402
 
@@ -123,3 +125,27 @@ def test_what_is_no_session(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (tmp_path / 'cut.mcap').write_bytes(b'\x89MCAP0\r\nhalf')
     assert main(['report', str(tmp_path / 'cut.mcap')]) == 2
     assert 'cannot be read as a recording' in capsys.readouterr().err
+
+
+def test_a_recording_of_two_robots_and_of_damaged_messages(tmp_path: Path) -> None:
+    types = get_typestore(Stores.ROS2_JAZZY)
+    text = 'diagnostic_msgs/msg/DiagnosticStatus'
+    value, status = types.types['diagnostic_msgs/msg/KeyValue'], types.types[text]
+    path = tmp_path / 'two'
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for robot, version in (('/arm_1', '1'), ('/arm_2', '11')):
+            connection = writer.add_connection(f'{robot}/adaptation/status', text, typestore=types)
+            message = status(level=0, name='adaptation', message='adapting', hardware_id='',
+                             values=[value(key='version', value=version)])
+            data = types.serialize_cdr(message, text)
+            writer.write(connection, 1, data)
+            writer.write(connection, 2, data[:12])
+    with pytest.raises(ValueError, match='topics of several robots, name one with --robot: /arm_1/, /arm_2/'):
+        read_session(path)
+    with pytest.raises(ValueError, match="no topics of robot 'arm_3', expected one of /arm_1/, /arm_2/"):
+        read_session(path, 'arm_3')
+    session = read_session(path, 'arm_2')
+    assert session.numbers == {'version': '11'} and session.course == [(0.0, 'adapting')]
+    (what, count), = session.complaints.items()
+    assert what.startswith('recording: /arm_2/adaptation/status: ') and count == 1
+    assert main(['report', str(path), '--robot', '/arm_1']) == 0 and (path / 'report.html').is_file()

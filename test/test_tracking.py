@@ -67,6 +67,16 @@ def test_smoothing_by_hand():
     assert found.pose.translation[0] == pytest.approx(0.04 + 0.01 * (59 - 3), abs=1e-6)
 
 
+def test_an_object_that_comes_back_is_shown_where_it_is():
+    tracker = Tracker(MODELS, smoothing=0.75)
+    tracker.update([at(0.0, covariance=4)], 0)
+    tracker.update([], 1)
+    found = tracker.update([at(0.04, covariance=8)], 2)[0]
+    np.testing.assert_allclose(found.pose.translation, [0.04, 0, 0.5])
+    np.testing.assert_allclose(found.covariance, 8 * np.eye(6))
+    assert found.track == 1, 'it keeps its number'
+
+
 def test_without_smoothing_a_pose_is_what_was_measured():
     tracker = Tracker(MODELS)
     tracker.update([at(0.0)], 0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.data.decoding import decoded
+from sim2real_da.data.decoding import DEPTH, PLAIN_ENCODINGS, decoded, rgb
 from sim2real_da.samples import Frame, Intrinsics
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
@@ -237,8 +237,15 @@ class Bag:
     def _first_info(self) -> Any:
         """Return the first camera_info: pictures recorded before it are of that camera too."""
         for connection, _, data in self._reader.messages(self._infos):
-            return self._reader.deserialize(data, connection.msgtype)
+            return self._message(connection, data)
         raise ValueError(f'{self._path}: {self._camera_info_topic()} has no message')
+
+    def _message(self, connection: Any, data: bytes) -> Any:
+        try:
+            return self._reader.deserialize(data, connection.msgtype)
+        except Exception as error:  # whatever a message that was cut off makes the library raise
+            raise ValueError(f'{self._path}: a damaged message on {connection.topic} ({len(data)} bytes): '
+                             f'{type(error).__name__}: {error}') from error
 
     def _iterate(self) -> Iterator[tuple[Any, int, bytes]]:
         return iter(self._reader.messages([*self._images, *self._infos]))
@@ -246,7 +253,7 @@ class Bag:
     def read(self) -> Frame | None:
         """See :class:`Recording`."""
         for connection, _, data in self._messages:
-            message: Any = self._reader.deserialize(data, connection.msgtype)
+            message = self._message(connection, data)
             if connection.msgtype == CAMERA_INFO:
                 self._info = message
                 continue
@@ -283,10 +290,16 @@ def recorded_picture(message: Any) -> NDArray[np.uint8]:
 
     try:
         if hasattr(message, 'step'):  # the library knows no padding at the end of rows: hand it rows without
-            _, _, kind, channels = to_cvtype(message.encoding)
+            plain = PLAIN_ENCODINGS.get(message.encoding)
+            kind, channels = ('u1', plain[0]) if plain else to_cvtype(message.encoding)[2:]
             used = message.width * channels * np.dtype(kind).itemsize
             rows = np.asarray(message.data, np.uint8).reshape(message.height, message.step)[:, :used]
+            if plain:
+                shape = (message.height, message.width, channels)[:2 + (channels > 1)]
+                return rgb(np.ascontiguousarray(rows).reshape(shape), message.encoding)
             message = replace(message, step=used, data=np.ascontiguousarray(rows).ravel())
+        elif message.format.split(';')[0].strip() in DEPTH:
+            raise ValueError(f'format {message.format!r} is a depth image')
         return np.ascontiguousarray(message_to_cvimage(message, 'rgb8'), np.uint8)
     # the library asserts where OpenCV gives no picture
     except (ImageError, AssertionError, TypeError, ValueError, cv2.error) as error:

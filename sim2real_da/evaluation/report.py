@@ -197,14 +197,16 @@ def template(name: str) -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sim2real_da report``."""
     parser.add_argument('folder', type=Path, help='what a run left (demo_output), or a recording of the recorder node')
+    parser.add_argument('--robot', help='of a recording with several: the namespace whose topics are read')
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the page as asked for on the command line."""
     from sim2real_da.evaluation.session_report import is_session, write_session_report
 
-    write = write_session_report if is_session(options.folder) else write_report
-    log.info('wrote %s', write(options.folder))
+    path = write_session_report(options.folder, options.robot) if is_session(options.folder) else write_report(
+        options.folder)
+    log.info('wrote %s', path)
 
 
 def _cells(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, bool]]:

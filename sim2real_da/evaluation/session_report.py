@@ -24,6 +24,7 @@ from sim2real_da.evaluation.drawing import draw
 from sim2real_da.evaluation.report import embedded, template
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel, Pose
 
+DIAGNOSTICS = '/diagnostics'  # one topic for all robots
 PICTURES = 8  # shown
 KEPT = 64  # while reading: not every picture was answered
 MOST_LINES = 60  # of the course; a learner that changes its mind every second fills no page
@@ -33,6 +34,7 @@ MOST_LINES = 60  # of the course; a learner that changes its mind every second f
 class Session:
     """What a recording says; times are seconds from its begin.
 
+    :param robot: namespace of the topics, with slashes around it
     :param course: time, state of the learner with its reason
     :param versions: time, version of the weights that perception runs
     :param found: time of an answer, scores by class
@@ -45,6 +47,7 @@ class Session:
     """
 
     name: str
+    robot: str = '/'
     seconds: float = 0.0
     course: list[tuple[float, str]] = field(default_factory=list)
     versions: list[tuple[float, int, str]] = field(default_factory=list)
@@ -64,10 +67,11 @@ def is_session(path: Path) -> bool:
     return is_bag(path)
 
 
-def read_session(path: Path) -> Session:
-    """Read a recording.
+def read_session(path: Path, robot: str | None = None) -> Session:
+    """Read a recording. A message that is damaged is counted among the complaints.
 
-    :raises ValueError: for a file that is none, or one without any of the topics
+    :param robot: namespace of whose topics are read; None: the only one
+    :raises ValueError: for a file that is none, one without any of the topics, or with those of several robots
     """
     from rosbags.highlevel import AnyReader, AnyReaderError
     from rosbags.typesys import Stores, get_typestore
@@ -77,26 +81,35 @@ def read_session(path: Path) -> Session:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             begin = reader.start_time
             session.seconds = (reader.end_time - begin) / 1e9
-            wanted = [c for c in reader.connections if _taker(c.topic) is not None]
-            if not wanted:
+            robots = sorted({n for t in reader.topics if (n := _namespace(t)) not in (None, DIAGNOSTICS)})
+            if not robots:
                 raise ValueError(f'{path}: none of the topics of perception and adaptation; it has '
                                  f'{sorted(reader.topics)}')
+            if robot is None and len(robots) > 1:
+                raise ValueError(f'{path}: topics of several robots, name one with --robot: {", ".join(robots)}')
+            session.robot = robots[0] if robot is None else f'/{robot.strip("/")}/'.replace('//', '/')
+            if session.robot not in robots:
+                raise ValueError(f'{path}: no topics of robot {robot!r}, expected one of {", ".join(robots)}')
+            wanted = [c for c in reader.connections if _namespace(c.topic) in (session.robot, DIAGNOSTICS)]
             for connection, stamp, data in reader.messages(wanted):
                 taker = _taker(connection.topic)
                 assert taker is not None
-                taker(session, (stamp - begin) / 1e9, reader.deserialize(data, connection.msgtype))
+                try:
+                    taker(session, (stamp - begin) / 1e9, reader.deserialize(data, connection.msgtype))
+                except Exception as error:  # whatever a damaged message makes the library raise
+                    session.complaints[f'recording: {connection.topic}: {type(error).__name__}: {error}'] += 1
     except (AnyReaderError, OSError) as error:
         raise ValueError(f'{path}: cannot be read as a recording: {error}; one that was cut off by a kill has no end '
                          f'and cannot') from error
     return session
 
 
-def write_session_report(path: Path) -> Path:
+def write_session_report(path: Path, robot: str | None = None) -> Path:
     """Write ``report.html`` into a recording's folder, or ``NAME.html`` beside a lone file, and return it.
 
     :raises ValueError: see :func:`read_session`
     """
-    session = read_session(path)
+    session = read_session(path, robot)
     with tempfile.TemporaryDirectory() as folder:
         curves = _curves(session, Path(folder) / 'curves.png')
         page = template('session.html.jinja').render(
@@ -112,7 +125,16 @@ def write_session_report(path: Path) -> Path:
 
 def _taker(topic: str) -> Any:
     """Return what takes the messages of a topic, whatever its namespace."""
-    return next((taker for end, taker in TAKERS.items() if topic.endswith(end)), None)
+    if topic == DIAGNOSTICS:
+        return _take_diagnostics
+    return next((taker for end, taker in TAKERS.items() if topic.endswith(f'/{end}')), None)
+
+
+def _namespace(topic: str) -> str | None:
+    """Return what stands before a robot's topic, with a slash at the end; None for a topic of no report."""
+    if topic == DIAGNOSTICS:
+        return DIAGNOSTICS
+    return next((topic.removesuffix(end) for end in TAKERS if topic.endswith(f'/{end}')), None)
 
 
 def _stamp(header: Any) -> int:
@@ -135,6 +157,8 @@ def _take_status(session: Session, time: float, message: Any) -> None:
 
 def _take_diagnostics(session: Session, _time: float, message: Any) -> None:
     for status in message.status:
+        if not f'/{status.name.lstrip("/")}'.startswith(session.robot):
+            continue
         if int.from_bytes(bytes([status.level]) if isinstance(status.level, int) else status.level, 'little'):
             # the state comes first; what is complained of counts as one thing however its numbers run on
             for what in status.message.split('; ')[1:] or [status.message]:
@@ -188,7 +212,7 @@ def _take_picture(session: Session, time: float, message: Any) -> None:
 
 
 TAKERS = {
-    'adaptation/status': _take_status, '/diagnostics': _take_diagnostics, 'perception/vision_info': _take_version,
+    'adaptation/status': _take_status, 'perception/vision_info': _take_version,
     'perception/detections': _take_boxes, 'perception/detections_3d': _take_solids, 'real/camera_info': _take_camera,
     'real/image': _take_picture, 'real/image/compressed': _take_picture}
 

@@ -19,8 +19,10 @@ import torch
 
 from sim2real_da.networks.detector import Detector
 from sim2real_da.networks.pose import PoseNetwork, build_pose_network
-from sim2real_da.networks.weights_file import WeightsError, halved, pack, unpack, write_atomically
+from sim2real_da.networks.weights_file import WeightsError, halved, pack, read_weights, unpack, write_atomically
 from sim2real_da.samples import ObjectModel
+
+LAST_VERSION = 999_999  # versions only grow: one beyond all would be the last that is ever taken
 
 
 @dataclass
@@ -149,8 +151,11 @@ class Bundle:
             bundle = cls(
                 detector, pose, objects, int(manifest['version']), int(manifest['parent']),
                 str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest))
+            bundle.recipe.encode(), bundle.note.encode()  # both go into messages
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
+        if not 0 <= min(bundle.version, bundle.parent) <= max(bundle.version, bundle.parent) <= LAST_VERSION:
+            raise WeightsError(f'weights: version {bundle.version} after {bundle.parent}, expected 0 to {LAST_VERSION}')
         for name, network in planned.items():
             if network.config['classes'] != len(objects):
                 raise WeightsError(f'weights: {len(objects)} objects, but the {name} knows {network.config["classes"]}')
@@ -186,10 +191,9 @@ class Bundle:
         :raises WeightsError: see :meth:`from_bytes`; the message starts with the file's name
         """
         path = Path(path)
-        if not path.is_file():
-            raise WeightsError(f'{path}: no such weights file')
+        data = read_weights(path)
         try:
-            return cls.from_bytes(path.read_bytes(), like)
+            return cls.from_bytes(data, like)
         except WeightsError as error:
             raise WeightsError(f'{path}: {error}') from error
 

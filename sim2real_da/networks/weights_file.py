@@ -23,6 +23,7 @@ from torch import nn
 
 FORMAT = 'sim2real_da/1'
 UNFINISHED = '.unfinished'
+LARGEST_HEADER = 4 * 1024 * 1024  # read as JSON takes some 25 times its size
 LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
 
 
@@ -89,10 +90,9 @@ def load_network(path: Path | str, kind: str,
     :raises WeightsError: for a file that is missing, damaged, not finite or of another kind; the message names it
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f'{path}: no such {what} file')
+    data = read_weights(path, what)
     try:
-        manifest, tensors = unpack(path.read_bytes(), kind)
+        manifest, tensors = unpack(data, kind)
         network = build(manifest)
         network.load_state_dict(tensors)
         if not all(bool(torch.isfinite(t).all()) for t in tensors.values()):
@@ -133,12 +133,12 @@ def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
     if len(view) < 8:
         raise WeightsError(f'weights: {len(view)} bytes are no safetensors file')
     length = int.from_bytes(view[:8], 'little')
-    if len(view) > LARGEST or length > len(view) - 8:
+    if len(view) > LARGEST or length > min(len(view) - 8, LARGEST_HEADER):
         raise WeightsError(f'weights: truncated or oversized ({len(view)} bytes, header of {length})')
     try:
         header = json.loads(bytes(view[8:8 + length]))
         manifest = json.loads(header['__metadata__']['manifest'])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError('weights: no sim2real_da manifest in the file; was it made by this package?') from error
     if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
         found = manifest.get('format') if isinstance(manifest, dict) else manifest
@@ -146,15 +146,27 @@ def read_manifest(data: bytes | bytearray | memoryview) -> dict[str, Any]:
     return manifest
 
 
+def read_weights(path: Path, what: str = 'weights') -> bytes:
+    """Return the bytes of a weights file; what is too large to be one is not read.
+
+    :param what: how a message calls the file when it is missing
+    :raises WeightsError: for a file that is missing or too large; the message starts with its name
+    """
+    if not path.is_file():
+        raise WeightsError(f'{path}: no such {what} file')
+    if (size := path.stat().st_size) > LARGEST:
+        raise WeightsError(f'{path}: {size} bytes, expected at most {LARGEST}')
+    return path.read_bytes()
+
+
 def manifest_of(path: Path) -> dict[str, Any]:
     """Return the manifest of a file.
 
     :raises WeightsError: when it is missing or not a weights file of this package; the message starts with its name
     """
-    if not path.is_file():
-        raise WeightsError(f'{path}: no such weights file')
+    data = read_weights(path)
     try:
-        return read_manifest(path.read_bytes())
+        return read_manifest(data)
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
 

@@ -38,20 +38,9 @@ from vision_msgs.msg import (
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.data.decoding import decoded
+from sim2real_da.data.decoding import DEPTH, PLAIN_ENCODINGS, decoded, rgb
 from sim2real_da.geometry import box_around, inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
-
-# encoding: (channels, cv2 conversion to RGB or None)
-OWN_ENCODINGS: dict[str, tuple[int, int | None]] = {
-    'rgb8': (3, None),
-    'bgr8': (3, cv2.COLOR_BGR2RGB),
-    'mono8': (1, cv2.COLOR_GRAY2RGB),
-    '8UC1': (1, cv2.COLOR_GRAY2RGB),
-    '8UC3': (3, cv2.COLOR_BGR2RGB),  # what OpenCV's own drivers mean by it
-    'rgba8': (4, cv2.COLOR_RGBA2RGB),
-    'bgra8': (4, cv2.COLOR_BGRA2RGB),
-}
 
 
 class MessageError(ValueError):
@@ -96,10 +85,9 @@ def read_image(message: Image, topic: str) -> NDArray[np.uint8]:
     """
     if message.width < 1 or message.height < 1:
         raise MessageError(f'{topic}: the image is {message.width}x{message.height}, expected at least 1x1')
-    if message.encoding in OWN_ENCODINGS:
-        channels, conversion = OWN_ENCODINGS[message.encoding]
-        pixels = read_rows(message, topic, channels, np.dtype(np.uint8))
-        return pixels if conversion is None else np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
+    if message.encoding in PLAIN_ENCODINGS:
+        channels, _ = PLAIN_ENCODINGS[message.encoding]
+        return rgb(read_rows(message, topic, channels, np.dtype(np.uint8)), message.encoding)
     return _read_foreign_image(message, topic)
 
 
@@ -107,10 +95,9 @@ def _read_foreign_image(message: Image, topic: str) -> NDArray[np.uint8]:
     """Read bayer, YUV, 16-bit and other encodings by a library made for it."""
     try:
         from cv_bridge import CvBridge
-    except ImportError:  # not on PyPI; a robot has it from its ROS installation
-        return _read_by_rosbags(message, topic)
-    try:
         return np.asarray(CvBridge().imgmsg_to_cv2(message, 'rgb8'), np.uint8)
+    except ImportError:  # not on PyPI; and one that was built for another NumPy fails when it is first used
+        return _read_by_rosbags(message, topic)
     except Exception as error:  # its own error types differ between releases
         raise MessageError(_unreadable(message, topic, error)) from error
 
@@ -140,14 +127,16 @@ def _read_by_rosbags(message: Image, topic: str) -> NDArray[np.uint8]:
 
 def _unreadable(message: Image, topic: str, why: object) -> str:
     return (f'{topic}: encoding {message.encoding!r} cannot be read as a colour picture ({why}); expected one of '
-            f'{", ".join(OWN_ENCODINGS)}, a bayer, YUV or 16-bit colour encoding')
+            f'{", ".join(PLAIN_ENCODINGS)}, a bayer, YUV or 16-bit colour encoding')
 
 
 def read_compressed(message: CompressedImage, topic: str) -> NDArray[np.uint8]:
     """Return a JPEG or PNG message as uint8 RGB ``(H, W, 3)``.
 
-    :raises MessageError: for data that cannot be decoded
+    :raises MessageError: for data that cannot be decoded, or a depth image
     """
+    if message.format.split(';')[0].strip() in DEPTH:
+        raise MessageError(f'{topic}: format {message.format!r} is a depth image, expected a colour picture')
     picture = decoded(message.data)
     if picture is None:
         raise MessageError(f'{topic}: {len(message.data)} bytes of format {message.format!r} cannot be decoded, '

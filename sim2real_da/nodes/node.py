@@ -201,7 +201,8 @@ class ManagedNode(LifecycleNode):
                   group: CallbackGroup | None = None, raw: bool = False) -> Any:
         """Make a subscription whose callback runs while the node is active.
 
-        :param callback: its MessageError is counted and logged with the topic's name, and the message is dropped
+        :param callback: its MessageError is counted and logged with the topic's name, and the message is dropped; so is
+            one that it cannot bear, with the traceback
         :param depth: of the queue; default: 10, or 1 when latched
         :param sensor: best effort, which matches every publisher
         :param watched: silence of this topic is reported
@@ -218,6 +219,9 @@ class ManagedNode(LifecycleNode):
                 callback(message)
             except MessageError as error:
                 self.refuse(topic, error)
+            except Exception as error:  # no message may end a node, whatever is wrong with it
+                self.get_logger().error(f'{state.name}: {traceback.format_exc()}')
+                self.refuse(topic, f'{type(error).__name__}: {error}')
 
         subscription = self.create_subscription(
             kind, topic, receive, _qos(depth, latched, sensor), callback_group=group, raw=raw,

@@ -98,6 +98,6 @@ def _read(path: Path, room: int) -> Frame | None:
             image = file.get_tensor('image')
         intrinsics = Intrinsics(**{name: about[name] for name in NUMBERS}, distortion=tuple(about['distortion']))
         return Frame(image, intrinsics, int(about['stamp']), str(about['frame_id']))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         log.warning('%s: left out: %s', path, error)
         return None

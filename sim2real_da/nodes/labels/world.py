@@ -178,8 +178,14 @@ def class_of(label: str, names: Mapping[str, SimulatorNames]) -> str | None:
 
 
 def pose_of(matrix: NDArray[np.float64]) -> Pose:
-    """Return the pose of an object -> optical frame transform ``(4, 4)``."""
-    return Pose(quaternion_from_matrix(matrix[:3, :3]), matrix[:3, 3])
+    """Return the pose of an object -> optical frame transform ``(4, 4)``.
+
+    :raises MessageError: for transforms whose numbers are none of a place
+    """
+    try:
+        return Pose(quaternion_from_matrix(matrix[:3, :3]), matrix[:3, 3])
+    except ValueError as error:
+        raise MessageError(f'sim/boxes_3d and sim/tf: {error}') from error
 
 
 def inclusive_box(message: Any, what: str) -> NDArray[np.float64]:
