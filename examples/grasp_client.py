@@ -45,9 +45,12 @@ class GraspClient(Node):
         if message.header.frame_id != self.frame:
             return f'frame {message.header.frame_id!r}, expected {self.frame!r}: set target_frame in perception'
         age = (self.get_clock().now() - rclpy.time.Time.from_msg(message.header.stamp)).nanoseconds / 1e9
-        if age > self.max_age_s:
+        if abs(age) > self.max_age_s:  # a stamp of the future is of another clock
             return f'{age:.2f} s old, at most {self.max_age_s:g}'
-        deviation = float(np.sqrt(np.linalg.eigvalsh(np.reshape(message.pose.covariance, (6, 6))[:3, :3]).max()))
+        covariance = np.reshape(message.pose.covariance, (6, 6))[:3, :3]
+        if not np.isfinite(covariance).all() or not (np.diag(covariance) > 0).all():
+            return f'no covariance: {np.diag(covariance)} m^2 of the position'
+        deviation = float(np.sqrt(np.linalg.eigvalsh(covariance).max()))
         if deviation > self.worst_m:
             return f'position known to {deviation:.3f} m only, at worst {self.worst_m:g}'
         return ''

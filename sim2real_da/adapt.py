@@ -6,7 +6,7 @@ Pictures with classes (folders of class sub-folders, ``.npz`` files): a classifi
 to the target. BOP data: detector and pose network of a weights file are adapted as the robot's session would, to one or
 more targets: BOP sets, recordings of cameras, folders of frames that robots kept (``keep_buffer``).
 
-Several processes share the work under torchrun: ``torchrun --nproc-per-node 2 -m sim2real_da.cli adapt ...``.
+Several processes share the work under torchrun: ``torchrun --nproc-per-node 2 -m -- sim2real_da.cli adapt ...``.
 """
 
 from __future__ import annotations

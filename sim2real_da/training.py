@@ -5,7 +5,7 @@
 ``sim2real_da train --data RENDERED --out weights.safetensors --minutes 40``. A checkpoint beside the weights lets a
 stopped run go on; the weights file is valid at every moment. ``OUT.curves/`` is for TensorBoard and ``OUT.look.png``
 shows early what the networks see. Several processes (GPUs, machines) share the work under torchrun:
-``torchrun --nproc-per-node 2 -m sim2real_da.training --data RENDERED --out weights.safetensors``.
+``torchrun --nproc-per-node 2 -m -- sim2real_da.training --data RENDERED --out weights.safetensors``.
 """
 
 from __future__ import annotations

@@ -319,9 +319,9 @@ def test_labels_round_trip() -> None:
     objects = {'cube': cube(), 'ball': cube('ball')}
     mask = np.zeros((48, 64), bool)
     mask[5:25, 10:30] = True
-    first = label()
-    masked = ObjectLabel(first.name, first.box, first.pose, first.visible, mask)
-    labels = (masked, label('ball', 2.0))
+    first, second = (replace(one, box=messages.projected_box(objects[one.name], one.pose, CAMERA) + [1.0, 2, -1, 0])
+                     for one in (label(), label('ball', 2.0)))
+    labels = (replace(first, mask=mask), second)
     frame = LabelledFrame(Frame(np.zeros((48, 64, 3), np.uint8), CAMERA), labels)
     segmentation = messages.read_segmentation(
         messages.segmentation_message(frame, ['cube', 'ball'], HEAD), 'sim/segmentation')
@@ -333,6 +333,25 @@ def test_labels_round_trip() -> None:
         assert np.allclose(found.box, given.box) and found.visible == pytest.approx(0.75)
         assert np.allclose(found.pose.matrix(), given.pose.matrix())
     assert read.labels[0].mask is not None and np.array_equal(read.labels[0].mask, mask)
+
+
+def test_a_box_where_the_pose_is_not_projected_to_is_refused() -> None:
+    bar = {'cube': ObjectModel('cube', cube().points * np.float32([3, 0.2, 0.2]), np.array([-0.3, -0.02, -0.02]),
+                               np.array([0.6, 0.04, 0.04]), 0.6)}
+    upright = Pose(np.array([0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5)]), np.array([0.0, 0.0, 2.0]))
+    good = ObjectLabel('cube', messages.projected_box(bar['cube'], upright, CAMERA), upright, 1.0)
+    swapped = replace(good, pose=Pose(upright.quaternion[[3, 0, 1, 2]], upright.translation))  # wxyz written as xyzw
+    for wrong in (swapped, replace(good, pose=Pose(upright.quaternion, np.array([0.0, 0.0, -2.0]))),
+                  replace(good, box=good.box + 20)):
+        with pytest.raises(MessageError, match=r'detection 0 \(cube\): its box .* is not where its pose is projected'):
+            messages.read_labels(messages.labels_message([wrong], bar, HEAD), 'sim/labels', CAMERA, bar,
+                                 boxes=messages.labels_2d_message([wrong], HEAD))
+    read = messages.read_labels(messages.labels_message([good], bar, HEAD), 'sim/labels', CAMERA, bar,
+                                boxes=messages.labels_2d_message([good], HEAD))
+    assert len(read.labels) == 1
+    nowhere = replace(swapped, box=np.zeros(4))  # out of the picture: no label, and no error
+    assert not messages.read_labels(messages.labels_message([nowhere], bar, HEAD), 'sim/labels', CAMERA, bar,
+                                    boxes=messages.labels_2d_message([nowhere], HEAD)).labels
 
 
 def test_boxes_are_derived_when_absent() -> None:

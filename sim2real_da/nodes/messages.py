@@ -42,6 +42,10 @@ from sim2real_da.data.decoding import DEPTH, PLAIN_ENCODINGS, decoded, rgb
 from sim2real_da.geometry import box_around, inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
+LARGEST_PIXEL = 1e6
+BORDER = 3.0  # pixels that a visible box may lie outside of its object's projection
+LEAST_INSIDE = 0.5  # share of a visible box that its object's projection covers
+
 
 class MessageError(ValueError):
     """A message that cannot be used; the text names the topic, what it held and what was expected."""
@@ -267,12 +271,13 @@ def _detection_3d(name: str, score: float, pose: Pose, covariance: NDArray[np.fl
 def read_box(message: Detection2D, what: str) -> NDArray[np.float64]:
     """Return a box as xyxy ``(4,)``.
 
-    :raises MessageError: for numbers that are not finite, or a negative size
+    :raises MessageError: for numbers that are none of a picture's, or a negative size
     """
     centre, size = message.bbox.center.position, (message.bbox.size_x, message.bbox.size_y)
     numbers = np.array([centre.x, centre.y, *size])
-    if not np.all(np.isfinite(numbers)) or min(size) < 0:
-        raise MessageError(f'{what}: box centre and size {numbers.tolist()}, expected finite numbers, size >= 0')
+    if not np.all(np.abs(numbers) <= LARGEST_PIXEL) or min(size) < 0:
+        raise MessageError(f'{what}: box centre and size {numbers.tolist()}, expected pixels up to {LARGEST_PIXEL:g}, '
+                           'size >= 0')
     return np.array([centre.x - size[0] / 2, centre.y - size[1] / 2, centre.x + size[0] / 2, centre.y + size[1] / 2])
 
 
@@ -361,6 +366,11 @@ def read_labels(
                                f'labels of Isaac Sim and Gazebo need the parameter labels')
         partner = partners[index]
         box = read_box(partner, what) if partner is not None else None
+        shown = box is not None and (box[2:] > box[:2]).all()
+        if box is not None and shown and not lies_in(box, projected_box(objects[name], pose, intrinsics)):
+            raise MessageError(
+                f'{what} ({name}): its box {np.round(box, 1).tolist()} is not where its pose is projected to; expected '
+                f'the pose of the CAD frame in the optical frame (z forward), quaternion xyzw')
         mask = None
         if segmentation is not None and name in names:
             mask = segmentation == 1 + names.index(name)
@@ -398,6 +408,15 @@ def projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> NDA
     # pixel centres are at integers, so the picture reaches from -0.5 to its size - 0.5
     box[0::2], box[1::2] = box[0::2].clip(-0.5, intrinsics.width - 0.5), box[1::2].clip(-0.5, intrinsics.height - 0.5)
     return box if box[2] > box[0] and box[3] > box[1] else None
+
+
+def lies_in(box: NDArray[np.float64], whole: NDArray[np.float64] | None) -> bool:
+    """Return whether a visible box may be of an object that is projected to ``whole`` (None: nowhere)."""
+    if whole is None:
+        return False
+    grown = whole + np.array([-BORDER, -BORDER, BORDER, BORDER])
+    common = np.maximum(np.minimum(box[2:], grown[2:]) - np.maximum(box[:2], grown[:2]), 0).prod()
+    return bool(common >= LEAST_INSIDE * (box[2:] - box[:2]).prod())
 
 
 # --- detections ----------------------------------------

@@ -31,7 +31,7 @@ FARTHEST = 0.25  # of its diameter: how far the middle of a model may be from it
 
 
 class GazeboLabels(WorldLabels):
-    """See the module; docs/simulators.md says what to switch on."""
+    """See the module; docs/gazebo.md says what to switch on."""
 
     AXES = 'forward'  # of a camera's link
 

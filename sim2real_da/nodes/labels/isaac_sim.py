@@ -41,7 +41,7 @@ Table = dict[str, str]  # number -> semantic label
 
 
 class IsaacSimLabels(WorldLabels):
-    """See the module; docs/simulators.md says what to switch on."""
+    """See the module; docs/isaac_sim.md says what to switch on."""
 
     AXES = 'optical'  # the bridge turns the transforms of cameras
 

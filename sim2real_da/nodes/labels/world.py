@@ -31,8 +31,6 @@ OPTICAL_FROM = {
     'forward': np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]]),  # x forward, y left, z up (REP-103)
     'usd': np.diag([1.0, -1, -1]),  # x right, y up, looks along -z
 }
-BORDER = 3.0  # pixels that a visible box may lie outside of its object's projection
-LEAST_INSIDE = 0.5  # share of a visible box that its object's projection covers
 
 
 @dataclass(frozen=True)
@@ -231,12 +229,10 @@ def _given(objects: Sequence[tuple[str, Pose]], drawn: Sequence[NDArray[np.float
     fits = np.zeros((len(boxes), len(objects)))
     for b, (box_class, box) in enumerate(boxes):
         for o, ((name, _), whole) in enumerate(zip(objects, drawn)):
-            if name == box_class and whole is not None:
-                grown = whole + np.array([-BORDER, -BORDER, BORDER, BORDER])
-                common = np.maximum(np.minimum(box[2:], grown[2:]) - np.maximum(box[:2], grown[:2]), 0).prod()
-                own, other = (box[2:] - box[:2]).prod(), (grown[2:] - grown[:2]).prod()
-                if common >= LEAST_INSIDE * own:
-                    fits[b, o] = common / (own + other - common)
+            if name == box_class and whole is not None and messages.lies_in(box, whole):
+                common = np.maximum(np.minimum(box[2:], whole[2:]) - np.maximum(box[:2], whole[:2]), 0).prod()
+                own, other = (box[2:] - box[:2]).prod(), (whole[2:] - whole[:2]).prod()
+                fits[b, o] = max(common, 1e-9) / (own + other - common)
     result: list[NDArray[np.float64] | None] = [None] * len(objects)
     for b, o in zip(*linear_sum_assignment(-fits)):
         if fits[b, o] > 0:
