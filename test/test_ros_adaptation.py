@@ -195,3 +195,24 @@ def test_a_state_folder_is_of_one_process(make: Any, tmp_path: Path) -> None:
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS, 'cleanup gives the folder back'
     lines = (tmp_path / 'state' / 'decisions.jsonl').read_text().splitlines()
     assert [json.loads(line)['event'] for line in lines] == ['gate']
+
+
+def test_what_names_a_file_is_read_only_over_the_graph(make: Any) -> None:
+    node, _ = make()
+    for parameter in node.PARAMETERS:
+        assert node.describe_parameter(parameter.name).read_only == parameter.path, parameter.name
+    before = node.get('state_dir')
+    result, = node.set_parameters([Parameter('state_dir', value='/elsewhere')])
+    assert not result.successful and 'state_dir' in result.reason and node.get('state_dir') == before
+
+
+def test_every_topic_takes_an_override_of_its_qos(make: Any) -> None:
+    node, _ = make(source='topics', source_folder='')
+    of_rclpy = {'/rosout', '/parameter_events', '/adaptation/transition_event'}
+    topics = {kind: {one.topic_name for one in ones} - of_rclpy
+              for kind, ones in (('publisher', node.publishers), ('subscription', node.subscriptions))}
+    assert {'/adaptation/weights', '/adaptation/status', '/diagnostics'} <= topics['publisher']
+    assert {'/sim/image', '/sim/labels', '/sim/labels_2d', '/real/image'} <= topics['subscription']
+    for kind, names in topics.items():
+        for name in names:
+            assert node.has_parameter(f'qos_overrides.{name}.{kind}.reliability'), name

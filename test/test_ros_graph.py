@@ -208,7 +208,7 @@ def test_overlay_and_markers_only_while_someone_looks(eye: Eye) -> None:
 
 def test_parameters_out_of_range_are_refused_with_a_reason(eye: Eye) -> None:
     for name, value, says in (('score_threshold', 1.5, 'out of range'), ('max_detections', 0, 'out of range'),
-                              ('weights', 'other', 'names a file'),
+                              ('weights', 'other', 'read-only'),
                               ('compressed', True, 'read when the node configures')):
         result = eye.graph.set_parameter('perception', name, value)
         assert not result.successful and name in result.reason and says in result.reason
@@ -250,7 +250,7 @@ def test_lifecycle_by_hand_compressed_input_and_clean_end(graph: Graph, source: 
     assert not change(Transition.TRANSITION_CONFIGURE)
     assert 'no such weights file' in graph.runner.last_lines('perception')
     refused = graph.set_parameter('perception', 'weights', str(source))
-    assert not refused.successful and 'names a file' in refused.reason  # the graph does not choose files
+    assert not refused.successful and 'read-only' in refused.reason  # the graph does not choose files
     shutil.copy(source, tmp_path / 'none')
     assert change(Transition.TRANSITION_CONFIGURE) and change(Transition.TRANSITION_ACTIVATE)
     found = graph.collect(Detection2DArray, 'perception/detections')

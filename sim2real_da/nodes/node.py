@@ -50,8 +50,8 @@ class Parameter:
     :param low: smallest allowed number
     :param choices: allowed strings
     :param live: may change while the node is configured; others are read when it configures
-    :param path: names a file or folder: given when the process starts, never over the graph, so that whoever can call
-        services cannot choose what is read and written
+    :param path: names a file or folder: read-only, given when the process starts and never over the graph, so that
+        whoever can call services cannot choose what is read and written
     """
 
     name: str
@@ -73,7 +73,7 @@ class Parameter:
 
     def descriptor(self) -> ParameterDescriptor:
         """Return the ROS descriptor with the range."""
-        result = ParameterDescriptor(description=self.text, additional_constraints=self.limits())
+        result = ParameterDescriptor(description=self.text, additional_constraints=self.limits(), read_only=self.path)
         if self.low is not None:
             assert self.high is not None, self.name
             if isinstance(self.default, int):
@@ -172,9 +172,6 @@ class ManagedNode(LifecycleNode):
             known = self._table.get(parameter.name)
             if known is None:
                 continue
-            if known.path and parameter.value != self.get(parameter.name):
-                return SetParametersResult(successful=False, reason=(
-                    f'parameter {parameter.name} names a file: it is given when the node starts, not over the graph'))
             if self._configured and not known.live and parameter.value != self.get(parameter.name):
                 return SetParametersResult(successful=False, reason=(
                     f'parameter {parameter.name} is read when the node configures; deactivate and clean it up first'))
