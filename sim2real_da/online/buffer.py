@@ -56,6 +56,7 @@ class FrameBuffer:
         self.admitted = 0
         self.rejected = 0
         self._entries: list[_Entry] = []  # oldest first
+        self._looks: NDArray[np.float32] | None = None  # thumbnails of all entries (N, H, W, 3) while none comes or goes
         self._files: FrameFiles | None = None
         if folder is not None:
             files = FrameFiles(folder)
@@ -127,10 +128,12 @@ class FrameBuffer:
             if entry.file is not None:
                 FrameFiles.remove(entry.file)
         self._entries.clear()
+        self._looks = None
         self.bytes = 0
 
     def _keep(self, frame: Frame, thumbnail: NDArray[np.float32], file: Path | None) -> None:
         self._entries.append(_Entry(frame, thumbnail, None, file))
+        self._looks = None
         self.bytes += frame.image.nbytes
 
     def _drop(self) -> None:
@@ -139,13 +142,20 @@ class FrameBuffer:
         crowded = max(counts, key=counts.__getitem__)
         index = next(i for i, e in enumerate(self._entries) if crowded in _groups(e))
         entry = self._entries.pop(index)
+        self._looks = None
         self.bytes -= entry.frame.image.nbytes
         if entry.file is not None:
             FrameFiles.remove(entry.file)
 
     def _seen(self, thumbnail: NDArray[np.float32]) -> bool:
-        """Whether a kept frame looks the same; the newest are compared first, they are the likeliest."""
-        return any(float(np.abs(e.thumbnail - thumbnail).mean()) < self.novelty for e in reversed(self._entries))
+        """Whether a kept frame looks the same; the newest is compared first, it is the likeliest."""
+        if not self._entries:
+            return False
+        if float(np.abs(self._entries[-1].thumbnail - thumbnail).mean()) < self.novelty:
+            return True
+        if self._looks is None:
+            self._looks = np.stack([e.thumbnail for e in self._entries])
+        return bool((np.abs(self._looks - thumbnail).mean(axis=(1, 2, 3)) < self.novelty).any())
 
     def _shares(self) -> NDArray[np.float64]:
         """Return how likely each frame is to be drawn: a class, then a frame with it, all alike."""
