@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
     parser.add_argument('--randomisation', action='store_true', help='the 2 x 2 table: plain or randomised renders')
     parser.add_argument('--frames', type=int, default=5000)
-    parser.add_argument('--minutes', type=float, nargs=3, default=(80, 62, 65),
+    parser.add_argument('--minutes', type=float, nargs=3, default=(80, 62, 125),
                         help='of training: detector, pose network with a frozen backbone and with one that learns')
     parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)

@@ -116,6 +116,8 @@ class Learner:
         tensors = {f'{name}.{k}': v.detach().cpu().contiguous() for name, part in self.parts.items()
                    for k, v in part.state().items()}
         tensors['random'] = torch.get_rng_state()
+        if self.device.type == 'cuda':
+            tensors['random_cuda'] = torch.cuda.get_rng_state(self.device)
         return pack(tensors, {
             'kind': 'learner', 'recipe': self.recipe.name, 'step_count': self.step_count, 'skipped': self.skipped,
             'generator': self.generator.bit_generator.state, 'about': dict(about or {})})
@@ -137,6 +139,8 @@ class Learner:
             if random:
                 self.generator.bit_generator.state = manifest['generator']
                 torch.set_rng_state(tensors['random'])
+                if self.device.type == 'cuda' and 'random_cuda' in tensors:
+                    torch.cuda.set_rng_state(tensors['random_cuda'], self.device)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise WeightsError(f'learner: {error}') from error
         return dict(manifest.get('about') or {})
