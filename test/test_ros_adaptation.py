@@ -128,6 +128,24 @@ def test_orders_during_a_validation(make: Any) -> None:
     assert order(node, 'reset')[0]
 
 
+def test_published_weights_are_watched_when_the_steps_are_done(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, topic = make(gate_every=100)
+    monkeypatch.setattr('sim2real_da.nodes.adaptation.WATCH_S', 0.1)
+    looks: list[object] = []
+
+    def watch() -> object:
+        looks.append(None)
+        if len(looks) == 1:
+            raise OSError(28, 'No space left on device')
+        return node._session.reset() if len(looks) == 2 else None
+
+    monkeypatch.setattr(node._session, 'watch', watch)
+    node.set_parameters([Parameter('max_steps', value=1)])
+    node.trigger_activate()
+    until(lambda: topic.versions[-1] == 2)
+    assert len(looks) >= 2 and not node._fault
+
+
 def test_an_order_that_fails_is_answered(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     node, _ = make()
 

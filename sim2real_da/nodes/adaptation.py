@@ -285,7 +285,11 @@ class Adaptation(ManagedNode):
         if time.monotonic() - self._watched < WATCH_S:
             return None
         self._watched = time.monotonic()
-        return session.watch()
+        try:
+            return session.watch()
+        except OSError as error:  # full or read-only: the next look is another chance
+            self.get_logger().warning(f'{self._state_dir}: no way back can be written: {error}')
+            return None
 
     def _draw_curves(self, session: AdaptationSession) -> None:
         if self._curves is None or not session.history:
