@@ -56,7 +56,7 @@ class FrameBuffer:
         self.admitted = 0
         self.rejected = 0
         self._entries: list[_Entry] = []  # oldest first
-        self._looks: NDArray[np.float32] | None = None  # thumbnails of all entries (N, H, W, 3) while none comes or goes
+        self._looks: NDArray[np.float32] | None = None  # thumbnails of all entries (N, H, W, 3)
         self._files: FrameFiles | None = None
         if folder is not None:
             files = FrameFiles(folder)
