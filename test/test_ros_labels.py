@@ -246,8 +246,11 @@ def test_a_cad_frame_beside_the_objects_middle(simulator: Any, tmp_path: Any, mo
 def test_a_quaternion_written_as_wxyz_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Isaac Sim's Python API has w first; what stands in a topic is seen by where the visible box is."""
     monkeypatch.setitem(MODELS, 'mug', box_model('mug', (0.12, 0.01, 0.015)))  # long: its turn is seen by its box
-    q = SCENE['mug'].quaternion
-    monkeypatch.setitem(SCENE, 'mug', Pose(q[[3, 0, 1, 2]], SCENE['mug'].translation))
+    across = Pose(Rotation.from_euler('z', 80, degrees=True).as_quat(), SCENE['mug'].translation)
+    monkeypatch.setitem(TRUTH, 'mug', matrix_pose(np.linalg.inv(WORLD_CAMERA) @ across.matrix()))
+    monkeypatch.setitem(SCENE, 'mug', across)
+    assert set(isaac_sim().labels()) == {'mug', 'tool'}
+    monkeypatch.setitem(SCENE, 'mug', Pose(across.quaternion[[3, 0, 1, 2]], across.translation))
     made = isaac_sim()
     assert not made.frames and 'mug' in made.wire.refused[0] and 'projected to' in made.wire.refused[0]
 
