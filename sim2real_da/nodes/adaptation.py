@@ -42,7 +42,8 @@ LIVE = ('max_steps', 'gate_every', 'tolerance', 'evidence')  # parameters that a
 IDLE_S = 0.1  # pause of the worker when there is nothing to do
 REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
 JOIN_S = 3.5
-PATIENCE_S = 5.0  # that a service waits for the step in work
+PATIENCE_S = 30.0  # that a service waits for the step or validation in work
+ASK_AGAIN = 'ask again in a moment'
 WATCH_S = 60.0  # between two looks at the published weights while nothing is learnt
 
 
@@ -337,10 +338,10 @@ class Adaptation(ManagedNode):
         def serve(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             session = self._session
             assert session is not None
-            # hold and pause count from now on; the others wait for the step in work, not for a whole validation
+            # hold and pause count from now on; the others wait for the step or validation in work, but not for ever
             at_once = name in ('hold', 'pause')
             if not at_once and not self._lock.acquire(timeout=PATIENCE_S):
-                response.message = 'a candidate is being validated; ask again in a moment, nothing has changed'
+                response.message = f'a validation has been in work for {PATIENCE_S:g} s; {ASK_AGAIN}, nothing has changed'
                 response.success = False
                 return response
             try:

@@ -43,6 +43,7 @@ from sim2real_da.evaluation.provenance import COMMIT
 from sim2real_da.evaluation.report import METRICS, Overlay, write_overlays, write_report
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.nodes import messages
+from sim2real_da.nodes.adaptation import ASK_AGAIN
 from sim2real_da.nodes.camera import split
 from sim2real_da.nodes.evaluator import scored_objects
 from sim2real_da.nodes.matching import StampMatcher
@@ -53,6 +54,7 @@ from sim2real_da.simulation.objects import cache_folder
 
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
 OVERLAYS = 6
+ATTEMPTS = 3  # at an order that comes during a long validation
 SCORED = 60  # frames of the surrogate's scoring set; a data set is scored whole
 ROWS = ('source_only', 'source_continued', 'adapted')
 ROW_KEYS = ('ap50', 'ap', 'recall', 'mean_angle_deg', 'mean_angle_matched_deg', 'mean_position_m', 'adds_recall')
@@ -165,7 +167,10 @@ class Observer:
 
         :raises DemoError: when it is refused
         """
-        answer = self.call(Trigger, name, Trigger.Request())
+        for _ in range(ATTEMPTS):
+            answer = self.call(Trigger, name, Trigger.Request())
+            if answer.success or ASK_AGAIN not in answer.message:
+                break
         if not answer.success:
             raise DemoError(f'{name} was refused: {answer.message}')
         return str(answer.message)
