@@ -37,8 +37,8 @@ def bop_folder(folder: Path, scenes: Sequence[int] = (1,), frames: int = 2, spli
         info = [{'bbox_visib': [x, 90, 60, 60], 'visib_fract': 1.0} for x in (80, 180)]
         content = {
             'scene_camera': [{'cam_K': CAMERA.matrix().ravel().tolist(), 'depth_scale': 1.0}] * frames,
-            'scene_gt': [[{**t, 'cam_R_m2c': Rotation.random(rng=rng).as_matrix().ravel().tolist()} for t in truth]
-                         for _ in range(frames)],
+            'scene_gt': [[{**t, 'cam_R_m2c': Rotation.from_quat(rng.normal(size=4)).as_matrix().ravel().tolist()}
+                          for t in truth] for _ in range(frames)],
             'scene_gt_info': [info] * frames,
         }
         for name, entries in content.items():

@@ -341,7 +341,7 @@ class Adaptation(ManagedNode):
             # hold and pause count from now on; the others wait for the step or validation in work, but not for ever
             at_once = name in ('hold', 'pause')
             if not at_once and not self._lock.acquire(timeout=PATIENCE_S):
-                response.message = f'a validation has been in work for {PATIENCE_S:g} s; {ASK_AGAIN}, nothing has changed'
+                response.message = f'a validation is in work for {PATIENCE_S:g} s; {ASK_AGAIN}, nothing has changed'
                 response.success = False
                 return response
             try:

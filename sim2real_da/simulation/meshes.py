@@ -42,7 +42,8 @@ def read_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArr
         mesh = trimesh.load(str(path), process=False, force='mesh')
     except Exception as error:  # each of trimesh's readers has its own kinds
         raise ValueError(f'{path}: not readable as a mesh ({error}); expected PLY, OBJ or STL') from error
-    vertices, faces = np.asarray(mesh.vertices, dtype=np.float64), np.asarray(mesh.faces, dtype=np.int32)
+    vertices = np.asarray(mesh.vertices, dtype=np.float64)
+    faces = np.asarray(getattr(mesh, 'faces', ()), dtype=np.int32)  # older releases give a point cloud
     if not len(faces):
         raise ValueError(f'{path}: no faces, expected a triangle mesh; a point cloud has to be meshed first')
     if not np.isfinite(vertices).all():
