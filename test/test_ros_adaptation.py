@@ -65,7 +65,8 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     for own in made:
         if own.active:
             own.trigger_deactivate()
-        own.trigger_cleanup()
+        if own._configured:
+            own.trigger_cleanup()
         own.destroy_node()
     rclpy.shutdown(context=context)
 
@@ -222,6 +223,17 @@ def test_what_names_a_file_is_read_only_over_the_graph(make: Any) -> None:
     before = node.get('state_dir')
     result, = node.set_parameters([Parameter('state_dir', value='/elsewhere')])
     assert not result.successful and 'state_dir' in result.reason and node.get('state_dir') == before
+
+
+@pytest.mark.parametrize(('name', 'value', 'says'), [
+    ('cameras', 'left 2nd', "'2nd' is no name of a topic"), ('cameras', 'a//b', 'is no name of a topic'),
+    ('cameras', '', 'one or more cameras'), ('device', 'gpu', 'expected a torch device')])
+def test_values_that_cannot_be_are_refused_with_the_reason(make: Any, name: str, value: str, says: str) -> None:
+    node, _ = make()
+    node.trigger_cleanup()
+    result, = node.set_parameters([Parameter(name, value=value)])
+    assert not result.successful and says in result.reason
+    assert node.set_parameters([Parameter('cameras', value='left /arm/right real')])[0].successful
 
 
 def test_every_topic_takes_an_override_of_its_qos(make: Any) -> None:

@@ -243,6 +243,11 @@ def test_a_cad_frame_beside_the_objects_middle(simulator: Any, tmp_path: Any, mo
 
 # --- traps ----------------------------------------
 
+def test_gazebo_needs_to_know_what_its_numbers_mean() -> None:
+    with pytest.raises(ValueError, match='class_map: empty'):
+        Simulated('gazebo')
+
+
 def test_a_quaternion_written_as_wxyz_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Isaac Sim's Python API has w first; what stands in a topic is seen by where the visible box is."""
     monkeypatch.setitem(MODELS, 'mug', box_model('mug', (0.12, 0.01, 0.015)))  # long: its turn is seen by its box
@@ -369,8 +374,10 @@ def test_a_table_of_another_clock_counts_when_it_came_after_the_picture() -> Non
 
 
 @pytest.mark.parametrize('labels', ['normal', 'isaac_sim', 'gazebo'])
-def test_pictures_count_once_publishers_are_found_and_wait_for_every_topic_seen_so_far(labels: str) -> None:
-    made = Simulated(labels)
+def test_pictures_count_once_publishers_are_found_and_wait_for_every_topic_seen_so_far(
+        labels: str, tmp_path: Any) -> None:
+    (tmp_path / 'classes.yaml').write_text('mug: {label: 1}\n')
+    made = Simulated(labels, class_map=str(tmp_path / 'classes.yaml'))
     optional = next(iter(made.source.OPTIONAL))
     made.source = LABEL_SOURCES[labels](made.wire, MODELS, made.frames.append)  # one that has not been ticked
     send = {'normal': ('sim/image', 'sim/camera_info', 'sim/labels')}.get(labels, ('sim/image', 'sim/boxes_3d'))

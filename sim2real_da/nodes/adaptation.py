@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import threading
 import time
 import traceback
@@ -38,6 +39,7 @@ from sim2real_da.online.store import WeightStore, alone_in
 from sim2real_da.recipes import load_recipe
 from sim2real_da.samples import LabelledFrame
 
+CAMERA_NAME = re.compile(r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')
 LIVE = ('max_steps', 'gate_every', 'tolerance', 'evidence')  # parameters that a running session follows
 IDLE_S = 0.1  # pause of the worker when there is nothing to do
 REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
@@ -95,9 +97,14 @@ class Adaptation(ManagedNode):
         self._alone = contextlib.ExitStack()
 
     def check_parameter(self, name: str, value: Any) -> None:
-        """Refuse a list of cameras that is empty or names one twice."""
-        if name == 'cameras' and len(value.split()) != max(len(set(value.split())), 1):
+        """Refuse a list of cameras that is empty, names one twice, or has what is no name of a topic."""
+        if name != 'cameras':
+            return
+        names = value.split()
+        if len(names) != max(len(set(names)), 1):
             raise ValueError('expected the names of one or more cameras, each once')
+        if odd := [n for n in names if not CAMERA_NAME.fullmatch(n)]:
+            raise ValueError(f'{odd[0]!r} is no name of a topic: letters, digits, _ and /, no digit first')
 
     # --- life ----------------------------------------
 

@@ -91,6 +91,15 @@ COMMON = (
 )
 
 
+def _check_device(name: str) -> None:
+    import torch  # a camera's driver need not wait for it
+
+    try:
+        torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'expected a torch device such as cpu, cuda or cuda:0 ({error})') from error
+
+
 class _Topic:
     """What is known of one subscription."""
 
@@ -163,6 +172,8 @@ class ManagedNode(LifecycleNode):
         if choices and value not in choices:
             raise InvalidParameterValueException(name, value, f'expected one of {", ".join(choices)}')
         try:
+            if name == 'device':
+                _check_device(value)
             self.check_parameter(name, value)
         except ValueError as error:
             raise InvalidParameterValueException(name, value, str(error)) from error

@@ -16,7 +16,7 @@ Sources: gazebosim/ros_gz ``vision_msgs.cpp``, gz-sensors ``BoundingBoxCameraSen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.labels.world import Scene, WorldLabels, class_of, inclusive_box, nearest, pose_of
 from sim2real_da.nodes.messages import MessageError
-from sim2real_da.samples import Pose
+from sim2real_da.nodes.node import ManagedNode
+from sim2real_da.samples import LabelledFrame, ObjectModel, Pose
 
 FARTHEST = 0.25  # of its diameter: how far the middle of a model may be from its box
 
@@ -34,6 +35,13 @@ class GazeboLabels(WorldLabels):
     """See the module; docs/gazebo.md says what to switch on."""
 
     AXES = 'forward'  # of a camera's link
+
+    def __init__(self, node: ManagedNode, objects: Mapping[str, ObjectModel],
+                 take: Callable[[LabelledFrame], None]) -> None:
+        if not node.get('class_map'):
+            raise ValueError('class_map: empty; labels of Gazebo are numbers, expected a YAML file with lines like '
+                             '"mug: {label: 3, frames: [mug_0, mug_1]}"')
+        super().__init__(node, objects, take)
 
     def scene(self, found: Mapping[str, Any], stamp: int, camera_frame: str) -> Scene:
         """See :class:`WorldLabels`."""
