@@ -778,6 +778,13 @@ def test_a_folder_without_a_usable_version_begins_again_from_the_source_model(sm
     assert again.store.versions() == [1, 2, 3]
 
 
+def test_a_folder_of_other_weights_is_left_alone(small, bundle, tmp_path):
+    promote(session(small, tmp_path, 'source_continued'), 'two')
+    with pytest.raises(WeightsError, match='no usable version .* of other weights, give another state_dir'):
+        session(bundle, tmp_path, 'source_continued')
+    assert WeightStore(tmp_path).versions() == [1, 2]
+
+
 def test_versions_begin_at_that_of_the_weights_file(small, tmp_path):
     fleet = small.copy()
     fleet.version, fleet.parent = 6, 5  # perception runs this file and takes only what is newer

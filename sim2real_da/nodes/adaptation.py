@@ -129,7 +129,6 @@ class Adaptation(ManagedNode):
         for labelled in self._rendered.held_out() if self._rendered else ():  # validation frames come first
             self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time
-        self._stop = threading.Event()
         self._curves = Curves(self._state_dir / 'tensorboard') if self.get('tensorboard') else None
         self._held = False
         self._waiting: Promotion | None = None

@@ -118,6 +118,8 @@ class AdaptationSession:
             self._learner = self._learner_at(self.running, self.running.version, random=True)
             self._last_reason = f'continued from version {self.running.version} in {store.folder}'
         except WeightsError as error:
+            if store.readable():  # of other weights: what begins again here would push them out
+                raise WeightsError(f'{error}; those in it are of other weights, give another state_dir') from error
             self.running = bundle.copy()
             # perception runs this very file, and takes only what is newer than the version in it
             self.running.version, self.running.parent = max(store.next_version(), bundle.version), 0

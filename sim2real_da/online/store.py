@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.weights_file import remove_unfinished, write_atomically
 
 log = logging.getLogger(__name__)
-LOCK = '.lock'
 NAME = re.compile(r'v(\d{6})\.safetensors')
 
 
@@ -26,15 +26,20 @@ NAME = re.compile(r'v(\d{6})\.safetensors')
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep a folder for this process; the lock goes with the process, however it ends.
 
+    It is on the folder itself, so that a disk that is read-only can be started from.
+
     :raises ValueError: when another process has it
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open('w') as file:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f'{folder}: in use by another process; give every robot a state_dir of its own') from error
         yield
+    finally:
+        os.close(opened)
 
 
 class WeightStore:
@@ -91,6 +96,14 @@ class WeightStore:
         """Return the learner's state at a version, None where there is none."""
         path = self.learner_path(version)
         return path.read_bytes() if path.is_file() else None
+
+    def readable(self) -> bool:
+        """Whether any version can be read, whatever it was made for."""
+        try:
+            self.load()
+        except WeightsError:
+            return False
+        return True
 
     def _drop_states(self) -> None:
         """Remove learners' states without a version: it was dropped, or its writer was killed in between."""
