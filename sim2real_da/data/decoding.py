@@ -18,7 +18,12 @@ PLAIN_ENCODINGS: dict[str, tuple[int, int | None]] = {
     'rgba8': (4, cv2.COLOR_RGBA2RGB),
     'bgra8': (4, cv2.COLOR_BGRA2RGB),
 }
-DEPTH = ('16UC1', '32FC1')  # encodings of pictures that are none
+DEPTH = ('16UC1', '32FC1')
+
+
+def is_depth(coded: str) -> bool:
+    """Whether the ``format`` of a CompressedImage is that of a depth image, which is no picture."""
+    return coded.split(';')[0].strip() in DEPTH
 
 
 def decoded(data: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.uint8] | None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.data.decoding import DEPTH, PLAIN_ENCODINGS, decoded, rgb
+from sim2real_da.data.decoding import PLAIN_ENCODINGS, decoded, is_depth, rgb
 from sim2real_da.samples import Frame, Intrinsics
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
@@ -298,7 +298,7 @@ def recorded_picture(message: Any) -> NDArray[np.uint8]:
                 shape = (message.height, message.width, channels)[:2 + (channels > 1)]
                 return rgb(np.ascontiguousarray(rows).reshape(shape), message.encoding)
             message = replace(message, step=used, data=np.ascontiguousarray(rows).ravel())
-        elif message.format.split(';')[0].strip() in DEPTH:
+        elif is_depth(message.format):
             raise ValueError(f'format {message.format!r} is a depth image')
         return np.ascontiguousarray(message_to_cvimage(message, 'rgb8'), np.uint8)
     # the library asserts where OpenCV gives no picture

@@ -81,7 +81,8 @@ def read_session(path: Path, robot: str | None = None) -> Session:
         with AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
             begin = reader.start_time
             session.seconds = (reader.end_time - begin) / 1e9
-            robots = sorted({n for t in reader.topics if (n := _namespace(t)) not in (None, DIAGNOSTICS)})
+            known = {topic: found for topic in reader.topics if (found := _known(topic)) is not None}
+            robots = sorted({namespace for namespace, _ in known.values()} - {DIAGNOSTICS})
             if not robots:
                 raise ValueError(f'{path}: none of the topics of perception and adaptation; it has '
                                  f'{sorted(reader.topics)}')
@@ -90,10 +91,10 @@ def read_session(path: Path, robot: str | None = None) -> Session:
             session.robot = robots[0] if robot is None else f'/{robot.strip("/")}/'.replace('//', '/')
             if session.robot not in robots:
                 raise ValueError(f'{path}: no topics of robot {robot!r}, expected one of {", ".join(robots)}')
-            wanted = [c for c in reader.connections if _namespace(c.topic) in (session.robot, DIAGNOSTICS)]
+            wanted = [c for c in reader.connections
+                      if c.topic in known and known[c.topic][0] in (session.robot, DIAGNOSTICS)]
             for connection, stamp, data in reader.messages(wanted):
-                taker = _taker(connection.topic)
-                assert taker is not None
+                taker = known[connection.topic][1]
                 try:
                     taker(session, (stamp - begin) / 1e9, reader.deserialize(data, connection.msgtype))
                 except Exception as error:  # whatever a damaged message makes the library raise
@@ -123,18 +124,14 @@ def write_session_report(path: Path, robot: str | None = None) -> Path:
 
 # --- one message each ----------------------------------------
 
-def _taker(topic: str) -> Any:
-    """Return what takes the messages of a topic, whatever its namespace."""
-    if topic == DIAGNOSTICS:
-        return _take_diagnostics
-    return next((taker for end, taker in TAKERS.items() if topic.endswith(f'/{end}')), None)
+def _known(topic: str) -> tuple[str, Any] | None:
+    """Return what stands before a robot's topic, with a slash at the end, and what takes its messages.
 
-
-def _namespace(topic: str) -> str | None:
-    """Return what stands before a robot's topic, with a slash at the end; None for a topic of no report."""
+    None for a topic of no report.
+    """
     if topic == DIAGNOSTICS:
-        return DIAGNOSTICS
-    return next((topic.removesuffix(end) for end in TAKERS if topic.endswith(f'/{end}')), None)
+        return DIAGNOSTICS, _take_diagnostics
+    return next(((topic.removesuffix(end), taker) for end, taker in TAKERS.items() if topic.endswith(f'/{end}')), None)
 
 
 def _stamp(header: Any) -> int:

@@ -67,11 +67,12 @@ class Estimator:
         A picture through a lens is straightened first; boxes are pixels of the image as it came.
         """
         straight = image if intrinsics.pinhole else straightened(image, intrinsics)
-        found = self._estimate(self.bundle, straight, pinhole(intrinsics))
+        found = self._estimate(straight, pinhole(intrinsics))
         return found if intrinsics.pinhole else [replace(d, box=original_box(d.box, intrinsics)) for d in found]
 
     @torch.inference_mode()
-    def _estimate(self, bundle: Bundle, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
+    def _estimate(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
+        bundle = self.bundle
         boxes, scores, classes = self._detect(bundle, image)
         if not len(boxes):
             return []

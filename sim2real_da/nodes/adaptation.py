@@ -32,7 +32,7 @@ from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.labels import LABEL_SOURCES, LabelSource
 from sim2real_da.nodes.labels import PARAMETERS as LABELS
-from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
+from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, run, weights_path
 from sim2real_da.online.curves import Curves
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
 from sim2real_da.online.store import WeightStore, alone_in
@@ -97,7 +97,9 @@ class Adaptation(ManagedNode):
         self._alone = contextlib.ExitStack()
 
     def check_parameter(self, name: str, value: Any) -> None:
-        """Refuse a list of cameras that is empty, names one twice, or has what is no name of a topic."""
+        """Refuse no device, and a list of cameras that is empty, names one twice, or has what is no name of a topic."""
+        if name == 'device':
+            check_device(value)
         if name != 'cameras':
             return
         names = value.split()

@@ -38,7 +38,7 @@ from vision_msgs.msg import (
 from visualization_msgs.msg import Marker, MarkerArray
 
 from sim2real_da.data.camera_info import intrinsics_of
-from sim2real_da.data.decoding import DEPTH, PLAIN_ENCODINGS, decoded, rgb
+from sim2real_da.data.decoding import PLAIN_ENCODINGS, decoded, is_depth, rgb
 from sim2real_da.geometry import box_around, inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
@@ -139,7 +139,7 @@ def read_compressed(message: CompressedImage, topic: str) -> NDArray[np.uint8]:
 
     :raises MessageError: for data that cannot be decoded, or a depth image
     """
-    if message.format.split(';')[0].strip() in DEPTH:
+    if is_depth(message.format):
         raise MessageError(f'{topic}: format {message.format!r} is a depth image, expected a colour picture')
     picture = decoded(message.data)
     if picture is None:
@@ -366,8 +366,8 @@ def read_labels(
                                f'labels of Isaac Sim and Gazebo need the parameter labels')
         partner = partners[index]
         box = read_box(partner, what) if partner is not None else None
-        shown = box is not None and (box[2:] > box[:2]).all()
-        if box is not None and shown and not lies_in(box, projected_box(objects[name], pose, intrinsics)):
+        if box is not None and (box[2:] > box[:2]).all() and not box_fit(
+                box, projected_box(objects[name], pose, intrinsics)):
             raise MessageError(
                 f'{what} ({name}): its box {np.round(box, 1).tolist()} is not where its pose is projected to; expected '
                 f'the pose of the CAD frame in the optical frame (z forward), quaternion xyzw')
@@ -410,13 +410,17 @@ def projected_box(model: ObjectModel, pose: Pose, intrinsics: Intrinsics) -> NDA
     return box if box[2] > box[0] and box[3] > box[1] else None
 
 
-def lies_in(box: NDArray[np.float64], whole: NDArray[np.float64] | None) -> bool:
-    """Return whether a visible box may be of an object that is projected to ``whole`` (None: nowhere)."""
+def box_fit(box: NDArray[np.float64], whole: NDArray[np.float64] | None) -> float:
+    """Return how well a visible box fits an object that is projected to ``whole`` (None: nowhere).
+
+    Intersection over union with ``whole`` grown by a border; 0 for a box that cannot be of this object.
+    """
     if whole is None:
-        return False
+        return 0.0
     grown = whole + np.array([-BORDER, -BORDER, BORDER, BORDER])
     common = np.maximum(np.minimum(box[2:], grown[2:]) - np.maximum(box[:2], grown[:2]), 0).prod()
-    return bool(common >= LEAST_INSIDE * (box[2:] - box[:2]).prod())
+    own, other = (box[2:] - box[:2]).prod(), (grown[2:] - grown[:2]).prod()
+    return float(common / (own + other - common)) if common >= LEAST_INSIDE * own else 0.0
 
 
 # --- detections ----------------------------------------

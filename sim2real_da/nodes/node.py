@@ -91,7 +91,11 @@ COMMON = (
 )
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Refuse what is no torch device.
+
+    :raises ValueError: with what was expected
+    """
     import torch  # a camera's driver need not wait for it
 
     try:
@@ -172,8 +176,6 @@ class ManagedNode(LifecycleNode):
         if choices and value not in choices:
             raise InvalidParameterValueException(name, value, f'expected one of {", ".join(choices)}')
         try:
-            if name == 'device':
-                _check_device(value)
             self.check_parameter(name, value)
         except ValueError as error:
             raise InvalidParameterValueException(name, value, str(error)) from error

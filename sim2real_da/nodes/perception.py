@@ -27,7 +27,7 @@ from sim2real_da.networks.estimator import Estimator
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.messages import MessageError
-from sim2real_da.nodes.node import ManagedNode, Parameter, run, weights_path
+from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, run, weights_path
 from sim2real_da.nodes.pose_output import PARAMETERS as OUTPUT
 from sim2real_da.nodes.pose_output import PoseOutput, read_thresholds
 
@@ -73,7 +73,9 @@ class Perception(ManagedNode):
         self._worker: threading.Thread | None = None
 
     def check_parameter(self, name: str, value: Any) -> None:
-        """Refuse thresholds that cannot be read."""
+        """Refuse no device, and thresholds that cannot be read."""
+        if name == 'device':
+            check_device(value)
         if name == 'class_thresholds':
             read_thresholds(value)
             output = getattr(self, '_output', None)  # the base class checks defaults before there is one

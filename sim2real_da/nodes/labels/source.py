@@ -55,7 +55,8 @@ class LabelSource:
     def _look(self) -> None:
         """Ask for the optional topics that have a publisher, and go on asking: a picture without them is half a one."""
         self._matcher.required |= {
-            topic for topic in self.OPTIONAL if self.node.count_publishers(self.node.resolve_topic_name(topic))}
+            topic for topic in self.OPTIONAL.keys() - self._matcher.required
+            if self.node.count_publishers(self.node.resolve_topic_name(topic))}
 
     def complaint(self) -> str:
         """Say what keeps messages from being used, empty when nothing does."""

@@ -229,10 +229,8 @@ def _given(objects: Sequence[tuple[str, Pose]], drawn: Sequence[NDArray[np.float
     fits = np.zeros((len(boxes), len(objects)))
     for b, (box_class, box) in enumerate(boxes):
         for o, ((name, _), whole) in enumerate(zip(objects, drawn)):
-            if name == box_class and whole is not None and messages.lies_in(box, whole):
-                common = np.maximum(np.minimum(box[2:], whole[2:]) - np.maximum(box[:2], whole[:2]), 0).prod()
-                own, other = (box[2:] - box[:2]).prod(), (whole[2:] - whole[:2]).prod()
-                fits[b, o] = max(common, 1e-9) / (own + other - common)
+            if name == box_class:
+                fits[b, o] = messages.box_fit(box, whole)
     result: list[NDArray[np.float64] | None] = [None] * len(objects)
     for b, o in zip(*linear_sum_assignment(-fits)):
         if fits[b, o] > 0:
