@@ -151,6 +151,16 @@ def test_old_pictures_get_no_poses() -> None:
     assert len(board.published['~/pose/mug']) == 1 and output.too_old == 1
 
 
+def test_pictures_of_the_future_get_no_poses_either() -> None:
+    board = Board(max_age_s=0.5)
+    output = PoseOutput(board, MODELS)
+    board.time = 10 * SECOND
+    output.give([mug()], frame(10 * SECOND + SECOND // 4), 3)  # two clocks that nearly agree
+    assert board.last('~/detections_3d').detections and output.too_old == 0
+    output.give([mug()], frame(11 * SECOND), 3)
+    assert not board.last('~/detections_3d').detections and output.too_old == 1
+
+
 def test_classes_have_thresholds_of_their_own() -> None:
     board = Board(class_thresholds='mug=0.5 mug2=0.2')
     with pytest.raises(ValueError, match="'mug2' is not known"):

@@ -33,7 +33,7 @@ PERIOD_S = 0.1  # how often waiting pictures are looked after
 PARAMETERS = (
     Parameter('class_thresholds', '', 'least scores of single classes: mug=0.5 tool=0.7, or cell phone=0.5; mug=0.7',
               live=True),
-    Parameter('max_age_s', 0.0, 'pictures that are older when answered get no poses; 0: whatever their age',
+    Parameter('max_age_s', 0.0, 'pictures that are older when answered, or of the future by so much, get no poses; 0: all',
               0.0, 3600.0, live=True),
     Parameter('smoothing', 0.0, 'share of an instance\'s pose so far in the new one; a moving object is shown '
               'smoothing / (1 - smoothing) pictures late', 0.0, 0.95, live=True),
@@ -138,7 +138,8 @@ class PoseOutput:
         return [moved(d, transform) for d in found]
 
     def _publish(self, found: list[Detection], frame: Frame, version: int) -> None:
-        if 0 < self.node.get('max_age_s') < (self.node.now() - frame.stamp) / 1e9:
+        # a stamp of the future is of another clock: how old the picture is cannot be said
+        if 0 < self.node.get('max_age_s') < abs(self.node.now() - frame.stamp) / 1e9:
             self.too_old += 1
             found = _without_poses(found)
         self._tracker.smoothing, self._tracker.forget_s = self.node.get('smoothing'), self.node.get('forget_s')
