@@ -11,13 +11,18 @@ Nothing is published where nothing is found, so a client that waits moves nowher
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Callable
 
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 from std_srvs.srv import Trigger
+
+ANSWER_S = 2.0  # within which perception has to answer a hold
 
 
 class GraspClient(Node):
@@ -35,6 +40,7 @@ class GraspClient(Node):
         self.frame, self.max_age_s, self.worst_m = frame, max_age_s, worst_m
         self.latest: PoseWithCovarianceStamped | None = None  # the last pose that can be grasped at
         self.grasping = False
+        self._asked: float | None = None  # when a hold was asked for that is not answered yet
         self.create_subscription(PoseWithCovarianceStamped, f'perception/pose/{topic}', self._take, 10)
         self._target = self.create_publisher(PoseStamped, '~/target', 1)
         self._hold = self.create_client(Trigger, 'perception/hold')
@@ -63,7 +69,11 @@ class GraspClient(Node):
         self.latest = message
 
     def begin(self, then: Callable[[PoseStamped], None]) -> None:
-        """Hold perception's weights, then publish the target of the latest pose and hand it on."""
+        """Hold perception's weights, then publish the target of the latest pose and hand it on; call it repeatedly."""
+        now = self.get_clock().now().nanoseconds / 1e9
+        if self._asked is not None and now - self._asked > ANSWER_S:
+            self.get_logger().warning(f'{self._hold.srv_name} is not answered: no grasp')
+            self.end()
         message = self.latest
         if message is None or self.grasping:
             return
@@ -71,22 +81,33 @@ class GraspClient(Node):
             self.latest = None
             return
         self.grasping = True
+        if not self._hold.service_is_ready():  # nobody swaps weights
+            self._go(message, then)
+            return
+        self._asked = now
 
-        def held(_: object) -> None:
-            target = PoseStamped(header=message.header, pose=message.pose.pose)
-            self._target.publish(target)
-            then(target)
+        def held(future: Future) -> None:
+            if self._asked != now:  # it was given up meanwhile
+                return
+            answer, self._asked = future.result(), None
+            reason = self.refusal(message) if answer.success else answer.message
+            if reason:
+                self.get_logger().warning(f'no grasp: {reason}')
+                self.end()
+                return
+            self._go(message, then)
 
-        if self._hold.service_is_ready():
-            self._hold.call_async(Trigger.Request()).add_done_callback(held)
-        else:
-            held(None)
+        self._hold.call_async(Trigger.Request()).add_done_callback(held)
 
-    def end(self) -> None:
+    def _go(self, message: PoseWithCovarianceStamped, then: Callable[[PoseStamped], None]) -> None:
+        target = PoseStamped(header=message.header, pose=message.pose.pose)
+        self._target.publish(target)
+        then(target)
+
+    def end(self) -> Future | None:
         """Let perception take newer weights, and forget the pose: the object is not there any more."""
-        self.grasping, self.latest = False, None
-        if self._release.service_is_ready():
-            self._release.call_async(Trigger.Request())
+        self.grasping, self.latest, self._asked = False, None, None
+        return self._release.call_async(Trigger.Request()) if self._release.service_is_ready() else None
 
 
 def main() -> None:
@@ -96,7 +117,9 @@ def main() -> None:
     parser.add_argument('--frame', default='base_link')
     parser.add_argument('--seconds', type=float, default=5.0, help='that a grasp takes')
     options, others = parser.parse_known_args()
-    rclpy.init(args=others)
+    # on SIGTERM, too, perception has to be released first, for which the context has to live
+    rclpy.init(args=others, signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     client = GraspClient(options.topic, options.frame)
     began: list[float] = []
 
@@ -115,9 +138,9 @@ def main() -> None:
     except KeyboardInterrupt:
         pass
     finally:
-        if client.grasping:
-            client.end()
-            rclpy.spin_once(client, timeout_sec=0.5)
+        released = client.end() if client.grasping else None
+        if released is not None:
+            rclpy.spin_until_future_complete(client, released, timeout_sec=1.0)
         client.destroy_node()
         rclpy.try_shutdown()
 

@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='labels are not read: folder of pictures, .npz file; with a BOP source one or more of: '
                         'BOP set, recording (rosbag2, MCAP, video, images), frames kept by an adaptation node')
     parser.add_argument('--camera-info', type=Path, help='calibration of videos and folders of images (YAML)')
+    parser.add_argument('--rectified', action='store_true',
+                        help='pictures of recordings are rectified: P of the calibration, or of camera_info, holds')
     parser.add_argument('--image-topic', default='', help='whose images of bags; needed where a bag has several')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write (.safetensors)')
     parser.add_argument('--start', type=Path, help='weights to start from; BOP data need some')
@@ -91,13 +93,15 @@ def _kept(path: Path) -> bool:
     return path.is_dir() and any(path.glob('*.safetensors'))
 
 
-def target_frames(path: Path, split: str, intrinsics: Intrinsics | None, topic: str = '') -> list[Frame]:
+def target_frames(path: Path, split: str, intrinsics: Intrinsics | None, topic: str = '',
+                  rectified: bool = False) -> list[Frame]:
     """Return the frames of a BOP set, a recording or a buffer that an adaptation node kept, without labels.
 
     Of a recording at most :data:`MOST_FRAMES`, spread over it.
 
     :param intrinsics: of videos and folders of images; a bag brings its own
     :param topic: of a bag: whose images; may be empty where there is one
+    :param rectified: a bag's pictures are rectified: P of its camera_info holds
     :raises ValueError: for one without frames, or a bag that leaves open whose images are meant
     """
     if _is_bop(path):
@@ -106,7 +110,7 @@ def target_frames(path: Path, split: str, intrinsics: Intrinsics | None, topic: 
     elif _kept(path):
         frames = list(read_frames(path))
     else:
-        frames = _recorded(open_recording(str(path), None if is_bag(path) else intrinsics, topic))
+        frames = _recorded(open_recording(str(path), None if is_bag(path) else intrinsics, topic, rectified))
     if not frames:
         raise ValueError(f'{path}: no frames')
     return frames
@@ -167,13 +171,13 @@ def _frames(options: argparse.Namespace) -> Callable[[Path], object]:
         raise ValueError('--start: BOP data need weights to start from; train some with sim2real_da train')
     bundle = Bundle.load(options.start)
     simulation = BopDataset(options.source, 'train')
-    camera = read_calibration(options.camera_info) if options.camera_info else None
+    camera = read_calibration(options.camera_info, options.rectified) if options.camera_info else None
     if not simulation.has_ground_truth or len(simulation.ids()) <= HELD_OUT_FRAMES:
         raise ValueError(f'{options.source}: expected more than {HELD_OUT_FRAMES} rendered frames with ground truth '
                          '(sim2real_da render)')
     source = [simulation.frame(i) for i in simulation.ids()[:HELD_OUT_FRAMES + 300]]
     target = [frame for path in options.target
-              for frame in target_frames(path, options.split, camera, options.image_topic)]
+              for frame in target_frames(path, options.split, camera, options.image_topic, options.rectified)]
     try:
         made, course = stored.adapt(bundle, options.recipe, options.seed, source, target, steps=options.steps or 150,
                                     holdout=HELD_OUT_FRAMES, device=options.device)

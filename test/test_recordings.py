@@ -124,6 +124,9 @@ def test_pixels_stay_where_the_intrinsics_have_them_whatever_a_file_says_of_its_
     assert not np.array_equal(cv2.imdecode(np.frombuffer(turned, np.uint8), 1), cv2.imdecode(np.frombuffer(
         jpeg, np.uint8), 1)), 'OpenCV itself would turn it'
     np.testing.assert_array_equal(decoded(turned), decoded(jpeg))
+    recorded = TYPES.types['sensor_msgs/msg/CompressedImage'](
+        header=header(1), format='jpeg', data=np.frombuffer(turned, np.uint8))
+    np.testing.assert_array_equal(recordings.recorded_picture(recorded), decoded(jpeg))
 
 
 def test_a_small_file_of_a_huge_picture_is_no_picture() -> None:
@@ -319,6 +322,12 @@ def test_a_bag_of_two_cameras_has_to_be_told_which(tmp_path: Path) -> None:
         target_frames(path, 'test', None)
     assert len(target_frames(path, 'test', None, '/arm/color/image_raw')) == 5
     assert len(target_frames(path, 'test', None, '/wrist/image_raw')) == 1
+
+
+def test_a_recording_of_rectified_pictures_is_adapted_to_by_p(tmp_path: Path) -> None:
+    path = bag(tmp_path, StoragePlugin.MCAP)
+    raw, rectified = (target_frames(path, 'test', None, rectified=r)[0].intrinsics for r in (False, True))
+    assert (raw.fx, raw.pinhole) == (50.0, False) and (rectified.fx, rectified.pinhole) == (40.0, True)
 
 
 def test_a_lone_mcap_file(tmp_path: Path) -> None:

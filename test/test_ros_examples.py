@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +38,7 @@ class Scene:
         self.executor.add_node(self.client)
         self.executor.add_node(self.node)
         self.calls: list[str] = []
+        self.refuses = False
         for name in ('hold', 'release'):
             self.node.create_service(Trigger, f'perception/{name}', self._service(name))
         self.poses = self.node.create_publisher(PoseWithCovarianceStamped, 'perception/pose/mug', 10)
@@ -41,11 +46,13 @@ class Scene:
     def _service(self, name: str) -> Any:
         def serve(_: Any, response: Any) -> Any:
             self.calls.append(name)
+            response.success = not self.refuses
+            response.message = 'not now'
             return response
         return serve
 
     def until(self, condition: Any) -> None:
-        for _ in range(500):
+        for _ in range(2000):
             if condition():
                 return
             self.executor.spin_once(timeout_sec=0.02)
@@ -59,6 +66,13 @@ class Scene:
         message.pose.covariance = (deviation**2 * np.eye(6)).ravel()
         message.pose.pose.position.x = 0.4
         return message
+
+    def ready(self) -> None:
+        """Wait until all is connected and there is a pose."""
+        self.until(lambda: self.poses.get_subscription_count() and self.client._hold.service_is_ready()
+                   and self.client._release.service_is_ready())
+        self.poses.publish(self.message())
+        self.until(lambda: self.client.latest is not None)
 
 
 @pytest.fixture
@@ -97,3 +111,53 @@ def test_weights_are_held_during_a_grasp(scene: Scene) -> None:
     scene.client.end()
     scene.until(lambda: scene.calls == ['hold', 'release'])
     assert scene.client.latest is None and not scene.client.grasping
+
+
+def test_a_hold_that_is_refused_is_no_grasp(scene: Scene) -> None:
+    scene.refuses = True
+    scene.ready()
+    moves: list[Any] = []
+    scene.client.begin(moves.append)
+    scene.until(lambda: scene.calls == ['hold', 'release'])
+    assert not moves and not scene.client.grasping
+
+
+def test_a_pose_that_grows_old_while_the_hold_is_answered_is_no_grasp(scene: Scene) -> None:
+    scene.ready()
+    moves: list[Any] = []
+    scene.client.begin(moves.append)
+    scene.client.max_age_s = 0.0
+    scene.until(lambda: scene.calls == ['hold', 'release'])
+    assert not moves and not scene.client.grasping
+
+
+def test_a_hold_that_is_never_answered_does_not_block(scene: Scene) -> None:
+    scene.ready()
+    moves: list[Any] = []
+    scene.client.begin(moves.append)
+    assert scene.client.grasping and not moves
+    scene.client._asked -= 10.0
+    scene.client.begin(moves.append)
+    assert not scene.client.grasping
+    scene.until(lambda: scene.calls == ['hold', 'release'])
+    assert not moves, 'an answer that comes too late moves nothing'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_perception_is_released_whatever_ends_the_program(scene: Scene, number: signal.Signals) -> None:
+    program = subprocess.Popen(
+        [sys.executable, str(EXAMPLE), '--class', 'mug', '--seconds', '60'], stderr=subprocess.PIPE, text=True,
+        env=os.environ | {'ROS_DOMAIN_ID': '97'})
+    try:
+        scene.until(lambda: scene.poses.get_subscription_count() == 2)
+
+        def held() -> bool:
+            scene.poses.publish(scene.message())
+            return 'hold' in scene.calls
+        scene.until(held)
+        program.send_signal(number)
+        scene.until(lambda: 'release' in scene.calls)
+        _, errors = program.communicate(timeout=20)
+    finally:
+        program.kill()
+    assert program.returncode == 0 and 'Traceback' not in errors

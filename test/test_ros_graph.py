@@ -204,6 +204,9 @@ def test_overlay_and_markers_only_while_someone_looks(eye: Eye) -> None:
     infos = eye.graph.collect(LabelInfo, 'perception/label_info', LATCHED)
     eye.graph.until(lambda: infos, 'the latched label map')
     assert messages.read_label_info(infos[0], '') == ['box', 'bar']
+    assert eye.graph.set_parameter('perception', 'score_threshold', 0.35).successful
+    eye.graph.until(lambda: infos[-1].threshold == pytest.approx(0.35), 'the new threshold', meanwhile=eye.show,
+                    period=0.5)
 
 
 def test_parameters_out_of_range_are_refused_with_a_reason(eye: Eye) -> None:
@@ -364,7 +367,7 @@ def test_evaluator_scores_topics_once_a_frame(graph: Graph, lmo_like: Path) -> N
     picture = frame(np.random.default_rng(0)).image
     good = Pose(np.array([0, 0, 0, 1.0]), np.array([0.0, 0.0, 1.0]))
     turned = Pose(np.array([0, 0, math.sin(math.pi / 12), math.cos(math.pi / 12)]), np.array([0.0, 0.0, 1.1]))
-    stamp = [0]
+    stamp, solid_frame = [0], ['base_link']
 
     def show() -> None:
         for number in (1, 2):  # frame 1 is found 30 degrees and 0.1 m off, frame 2 is missed
@@ -379,9 +382,13 @@ def test_evaluator_scores_topics_once_a_frame(graph: Graph, lmo_like: Path) -> N
             publishers['ground_truth'].publish(truth)
             publishers['real/image'].publish(messages.image_message(picture, head))
             publishers['detections'].publish(messages.detections_2d_message(found, head))
+            head = messages.header(stamp[0], solid_frame[0])
             publishers['detections_3d'].publish(messages.detections_3d_message(found, {model.name: model}, head))
 
     assert graph.order('evaluator/start').success
+    graph.until(lambda: any('score perception without target_frame' in v for v in graph.values('evaluator').values()),
+                'the refusal of poses in another frame', meanwhile=show, period=0.3)
+    solid_frame[0] = 'camera'
     graph.until(lambda: reports, 'the report', meanwhile=show, period=0.3)
     report = json.loads(reports[-1].data)
     assert report['frames_scored'] == 2 and report['instances'] == 2 and report['recall'] == 0.5

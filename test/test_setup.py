@@ -172,6 +172,19 @@ def test_sourced_ros_for_another_python(tool: ModuleType, monkeypatch: pytest.Mo
     assert tool.sourced_ros() is None
 
 
+def test_the_systems_numpy_and_opencv_stay_beside_an_installed_ros(
+        tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = tool.Environment(tmp_path, 'jazzy', 'humble')
+    environment.stamps.mkdir()
+    monkeypatch.setattr(tool, 'importable', lambda module, python: True)
+    monkeypatch.setattr(tool, 'run', lambda arguments: (True, '1.21.5\n'))
+    asked: list[str] = []
+    monkeypatch.setattr(environment, 'pip', lambda *arguments: asked.extend(Path(arguments[1]).read_text().split('\n')))
+    environment.install_libraries([REPO / 'requirements.txt'])
+    assert [line for line in asked if line.startswith(('numpy', 'opencv'))] == ['numpy==1.21.5']
+    assert any(line.startswith('torch') for line in asked)
+
+
 def test_cmake_paths_of_the_wheel_builder_are_replaced(tool: ModuleType, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / 'share' / 'std_msgs' / 'cmake' / 'export.cmake'

@@ -289,6 +289,7 @@ class Environment:
                 lines = [line for line in lines if not line.startswith('opencv-python')]
             numpy_found, version = run([sys.executable, '-c', 'import numpy; print(numpy.__version__)'])
             if numpy_found:
+                lines = [line for line in lines if not line.startswith('numpy')]
                 lines.append(f'numpy=={version.strip()}')
             kept = self.stamps / 'requirements.txt'
             kept.write_text('\n'.join(lines) + '\n')

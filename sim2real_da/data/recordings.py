@@ -298,9 +298,13 @@ def recorded_picture(message: Any) -> NDArray[np.uint8]:
                 shape = (message.height, message.width, channels)[:2 + (channels > 1)]
                 return rgb(np.ascontiguousarray(rows).reshape(shape), message.encoding)
             message = replace(message, step=used, data=np.ascontiguousarray(rows).ravel())
-        elif is_depth(message.format):
+            return np.ascontiguousarray(message_to_cvimage(message, 'rgb8'), np.uint8)
+        if is_depth(message.format):
             raise ValueError(f'format {message.format!r} is a depth image')
-        return np.ascontiguousarray(message_to_cvimage(message, 'rgb8'), np.uint8)
+        picture = decoded(message.data)
+        if picture is None:
+            raise ValueError(f'format {message.format!r}, {len(message.data)} bytes that are no picture')
+        return picture
     # the library asserts where OpenCV gives no picture
     except (ImageError, AssertionError, TypeError, ValueError, cv2.error) as error:
         raise ValueError(f'cannot be decoded as a colour picture ({type(error).__name__}: {error})') from error

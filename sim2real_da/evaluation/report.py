@@ -198,13 +198,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sim2real_da report``."""
     parser.add_argument('folder', type=Path, help='what a run left (demo_output), or a recording of the recorder node')
     parser.add_argument('--robot', help='of a recording with several: the namespace whose topics are read')
+    parser.add_argument('--rectified', action='store_true', help='of a recording: its pictures are rectified')
 
 
 def run(options: argparse.Namespace) -> None:
     """Write the page as asked for on the command line."""
     from sim2real_da.evaluation.session_report import is_session, write_session_report
 
-    path = write_session_report(options.folder, options.robot) if is_session(options.folder) else write_report(
+    session = is_session(options.folder)
+    path = write_session_report(options.folder, options.robot, options.rectified) if session else write_report(
         options.folder)
     log.info('wrote %s', path)
 

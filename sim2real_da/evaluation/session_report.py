@@ -105,16 +105,17 @@ def read_session(path: Path, robot: str | None = None) -> Session:
     return session
 
 
-def write_session_report(path: Path, robot: str | None = None) -> Path:
+def write_session_report(path: Path, robot: str | None = None, rectified: bool = False) -> Path:
     """Write ``report.html`` into a recording's folder, or ``NAME.html`` beside a lone file, and return it.
 
+    :param rectified: the pictures are rectified: poses are drawn by P of camera_info, not by K and D
     :raises ValueError: see :func:`read_session`
     """
     session = read_session(path, robot)
     with tempfile.TemporaryDirectory() as folder:
         curves = _curves(session, Path(folder) / 'curves.png')
         page = template('session.html.jinja').render(
-            session=session, classes=_classes(session), pictures=_drawn(session, Path(folder)),
+            session=session, classes=_classes(session), pictures=_drawn(session, Path(folder), rectified),
             curves=embedded(curves) if curves else None, course=session.course[:MOST_LINES],
             more=max(len(session.course) - MOST_LINES, 0), rate=len(session.found) / max(session.seconds, 1e-9))
     out = path / 'report.html' if path.is_dir() else path.with_suffix('.html')
@@ -225,7 +226,7 @@ def _classes(session: Session) -> list[tuple[str, int, float]]:
     return [(name, len(s), float(np.mean(s))) for name, s in sorted(scores.items())]
 
 
-def _drawn(session: Session, folder: Path) -> list[tuple[str, str]]:
+def _drawn(session: Session, folder: Path, rectified: bool) -> list[tuple[str, str]]:
     """Return time and data URL of pictures with what was found in them; of answered ones where there are any."""
     shown = []
     known = [p for p in session.pictures.kept if p[1] in session.boxes] or session.pictures.kept
@@ -235,7 +236,7 @@ def _drawn(session: Session, folder: Path) -> list[tuple[str, str]]:
         time, stamp, frame_id, image = known[index]
         found, size = session.boxes.get(stamp, []), (image.shape[1], image.shape[0])
         try:
-            camera = intrinsics_of(session.camera, size)
+            camera = intrinsics_of(session.camera, size, rectified)
             found = found + session.solids.get((stamp, frame_id), [])  # poses in another frame cannot be drawn
         except (ValueError, AttributeError):  # no camera_info, or none of this size: boxes need none
             camera = Intrinsics(*size, 1.0, 1.0, 0.0, 0.0)

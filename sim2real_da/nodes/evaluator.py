@@ -150,6 +150,10 @@ class Evaluator(ManagedNode):
         if self._intrinsics is None:
             raise MessageError('ground_truth: no usable message on real/camera_info yet')
         truth = found['ground_truth']
+        solids = found['detections_3d']
+        if solids.header.frame_id != truth.header.frame_id:
+            raise MessageError(f'detections_3d: poses in {solids.header.frame_id!r}, ground_truth in '
+                               f'{truth.header.frame_id!r}; score perception without target_frame')
         ids = {d.id.split('/')[0] for d in truth.detections if '/' in d.id}
         key = ids.pop() if len(ids) == 1 else str(messages.nanoseconds(truth.header.stamp))
         if key in self._truth:
@@ -158,7 +162,7 @@ class Evaluator(ManagedNode):
         if read.unknown:
             raise MessageError(f'ground_truth: classes {sorted(read.unknown)} are not among the objects to score, '
                                f'expected {sorted(self._objects)}')
-        self._found[key] = messages.read_detections(found['detections'], found['detections_3d'], 'detections')
+        self._found[key] = messages.read_detections(found['detections'], solids, 'detections')
         self._truth[key] = list(read.labels)
         self._cameras.append(self._intrinsics)
         if len(self._truth) >= self.get('frames'):

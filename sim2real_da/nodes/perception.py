@@ -188,7 +188,10 @@ class Perception(ManagedNode):
         started = time.monotonic()
         frame = self._camera.frame(message)
         self._accepted += 1
-        estimator.score_threshold = self.get('score_threshold')
+        threshold = self.get('score_threshold')
+        if threshold != estimator.score_threshold:
+            estimator.score_threshold = threshold
+            self._announce()
         estimator.max_detections = self.get('max_detections')
         found = estimator.estimate(frame.image, frame.intrinsics)
         self._output.give(found, frame, estimator.bundle.version)

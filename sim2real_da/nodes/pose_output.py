@@ -33,7 +33,7 @@ PERIOD_S = 0.1  # how often waiting pictures are looked after
 PARAMETERS = (
     Parameter('class_thresholds', '', 'least scores of single classes: mug=0.5 tool=0.7, or cell phone=0.5; mug=0.7',
               live=True),
-    Parameter('max_age_s', 0.0, 'pictures that are older when answered, or of the future by so much, get no poses; 0: all',
+    Parameter('max_age_s', 0.0, 'pictures that are older when answered, or as far in the future, have no poses; 0: off',
               0.0, 3600.0, live=True),
     Parameter('smoothing', 0.0, 'share of an instance\'s pose so far in the new one; a moving object is shown '
               'smoothing / (1 - smoothing) pictures late', 0.0, 0.95, live=True),
