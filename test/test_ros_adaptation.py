@@ -114,6 +114,12 @@ def test_in_shadow_from_the_start_an_order_says_that_nothing_is_published(make: 
     until(lambda: node._session.running.version == 2)
     assert 'shadow: kept and not published, version 3: rolled back' in order(node, 'rollback')[1]
     assert topic.versions == []
+    order(node, 'hold')
+    node.set_parameters([Parameter('shadow', value=False)])
+    time.sleep(1.0)
+    assert topic.versions == [], 'a hold outlives shadow'
+    order(node, 'release')
+    until(lambda: topic.versions == [3])
 
 
 def test_orders_during_a_validation(make: Any) -> None:

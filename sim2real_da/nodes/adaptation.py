@@ -135,6 +135,7 @@ class Adaptation(ManagedNode):
         self._held = False
         self._waiting: Promotion | None = None
         self._published = b''  # the newest weights on the topic
+        self._kept_back = False  # because of shadow
         self._watched = time.monotonic()
         self._fault = ''
         self._load = 0.0  # of a core, where it is too high to learn
@@ -158,7 +159,8 @@ class Adaptation(ManagedNode):
     def activate(self) -> None:
         """Publish the current version for perception nodes that come later, and start to learn."""
         assert self._session is not None
-        if not self.get('shadow'):
+        self._kept_back = self.get('shadow')
+        if not self._kept_back:
             self._publish(self._published if self._waiting else self._session.current().to_bytes())
         self._stop = threading.Event()  # a step in work from before a deactivation looks at its own
         self._worker = threading.Thread(target=self._learn, name='learner', daemon=True)
@@ -264,6 +266,7 @@ class Adaptation(ManagedNode):
             with self._lock:
                 load = os.getloadavg()[0] / (os.cpu_count() or 1)
                 self._load = load if 0 < self.get('max_load') < load else 0.0
+                self._leave_shadow(session)
                 if not self._fault and not self._load and not stop.is_set():
                     for name in LIVE:
                         setattr(session, name, self.get(name))
@@ -318,6 +321,7 @@ class Adaptation(ManagedNode):
         what = f'version {promotion.version}: {promotion.decision.reason}'
         if self.get('shadow') and not (promotion.back and self._published):
             done = f'shadow: kept and not published, {what}'
+            self._kept_back = True
         elif self._held:
             self._waiting = promotion
             done = f'waits until ~/release, {what}'
@@ -327,9 +331,17 @@ class Adaptation(ManagedNode):
         self.get_logger().info(done)
         return done
 
+    def _leave_shadow(self, session: AdaptationSession) -> None:
+        """Publish what runs by now once shadow is over."""
+        if not self._kept_back or self._held or self.get('shadow'):
+            return
+        current = session.current()
+        self._publish(current.to_bytes())
+        self.get_logger().info(f'shadow is over: published weights version {current.version}')
+
     def _publish(self, data: bytes) -> None:
         self._weights.publish(messages.weights_message(data))
-        self._published = data
+        self._published, self._kept_back = data, False
 
     def _write_history(self) -> None:
         """Keep what the learning curves need beside the weights; a disk that refuses is said and stops nothing."""
