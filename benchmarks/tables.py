@@ -131,6 +131,19 @@ def representation() -> str:
     return f'{text}\n\n{result["minutes"]:g} minutes each; {origin(result)}. {result.get("note", "")}'.rstrip()
 
 
+def pose_errors() -> str:
+    """Return what of LineMOD-Occluded's poses is wrong, and what each part costs."""
+    result = read('lmo_pose_errors')
+    lines = {}
+    for frames, row in result['rows'].items():
+        median, recall = row['median'], row['adds_recall']
+        lines[frames] = [str(row['crops']), f'{median["angle_deg"]:.1f}', f'{100 * median["depth"]:.1f}',
+                         f'{100 * median["across"]:.1f}', *(f'{value:.3f}' for value in recall.values())]
+    columns = ['crops', 'median angle, deg', 'median depth error, % of the distance', 'median error across, % of the '
+               'diameter', 'ADD(-S) recall', 'with the true depth', 'with the true rotation', 'with the true position']
+    return f'{markdown("poses in", columns, lines)}\n\n{origin(result)}'
+
+
 def speed() -> str:
     """Return times from message to message, and what modes and a learner beside change, for each set of weights."""
     lines, origins = {}, []
@@ -323,6 +336,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'demo_surrogate': lambda: demo('surrogate'), 'demo_lmo': lambda: demo('lmo'),
     'lmo': lambda: adaptation('lmo'), 'lmo_proxy': lambda: adaptation('lmo_proxy'),
     'lmo_randomisation': randomisation, 'pose_representation': representation,
+    'lmo_pose_errors': pose_errors,
     'digits_usps': lambda: classification('digits', 'usps'),
     'usps_long': lambda: classification('usps_long', 'usps'),
     'digits_mnistm': lambda: classification('digits', 'mnistm'),

@@ -7,7 +7,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,7 @@ from sim2real_da.evaluation.evidence import labelled_places
 from sim2real_da.evaluation.validators import VALIDATORS
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier
+from sim2real_da.networks.pose import build_pose_network
 from sim2real_da.recipes import Offline, Recipe
 from sim2real_da.samples import Pose
 
@@ -33,7 +36,8 @@ SMALL = {'width': 8}
 def scripts():
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        yield {name: importlib.import_module(name) for name in ('validators', 'objectives', 'figures', 'soak', 'lmo')}
+        names = ('validators', 'objectives', 'figures', 'soak', 'lmo', 'pose_errors')
+        yield {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(BENCHMARKS))
 
@@ -95,6 +99,33 @@ def test_infomax_of_rows_is_asked_at_common_places(scripts, monkeypatch):
     assert found['a'] == pytest.approx(found['b'])
     assert set(found['a']) == {'detector', 'pose'}
     assert all(0 <= v <= np.log(3) for v in found['a'].values())
+
+
+def test_what_a_pose_is_wrong_by_closed_form(scripts):
+    lopsided = replace(MODEL, minimum=MODEL.minimum + 0.01)  # the middle of its box is not the CAD origin
+    truth = Pose(np.array([0, 0, 0, 1.0]), np.array([0.1, 0.0, 0.5]) - 0.01)
+    half = math.radians(20) / 2
+    turn = Pose(np.array([0, 0, math.sin(half), math.cos(half)]), np.zeros(3)).matrix()[:3, :3]
+    sight = np.array([0.1, 0, 0.5]) / np.linalg.norm([0.1, 0, 0.5])
+    across = np.array([0, 1.0, 0])
+    wrong = Pose(np.array([0, 0, math.sin(half), math.cos(half)]),
+                 np.array([0.1, 0, 0.5]) + 0.05 * sight + 0.02 * across - turn @ np.full(3, 0.01))
+    seen = scripts['pose_errors'].parts(wrong, truth, lopsided)
+    assert seen['angle_deg'] == pytest.approx(20)
+    assert seen['depth'] == pytest.approx(0.05 / math.hypot(0.1, 0.5))
+    assert seen['across'] == pytest.approx(0.02 / MODEL.diameter)
+    left = {name: scripts['pose_errors'].parts(pose, truth, lopsided) for name, pose in seen['poses'].items()}
+    assert {name: (round(p['angle_deg'], 6), round(p['depth'], 6) > 0, round(p['across'], 6) > 0)
+            for name, p in left.items()} == {
+        'as_found': (20, True, True), 'true_depth': (20, False, True), 'true_rotation': (0, True, True),
+        'true_position': (20, False, False)}
+
+
+def test_pose_errors_of_a_network(scripts):
+    network = build_pose_network(1, views=1)
+    found = scripts['pose_errors'].errors(network, (f for f in frames(4)), {'box': MODEL})
+    assert found['crops'] == 4 and set(found['adds_recall']) == {
+        'as_found', 'true_depth', 'true_rotation', 'true_position'}
 
 
 def test_rank_correlation_and_regret_closed_forms(scripts):

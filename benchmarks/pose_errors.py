@@ -1,0 +1,119 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""What an ADD(-S) recall is lost to: rotation, depth, or place across the line of sight.
+
+``python benchmarks/pose_errors.py --weights W --renders RENDERED_APART --photographs LMO``
+
+The pose network alone, on crops around the true boxes, so that no detector speaks in it. Beside the recall of its poses
+stands what it would be with one part of each pose replaced by the true one. Labels of photographs are read to explain
+a result, and decide nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from provenance import provenance
+
+from sim2real_da.data.bop import BopDataset, lmo_split
+from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
+from sim2real_da.geometry import quaternion_from_matrix, transform_points
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.crops import crop_transform, cut
+from sim2real_da.networks.estimator import to_tensor
+from sim2real_da.networks.pose import VIEWS, PoseNetwork, combined
+from sim2real_da.samples import LabelledFrame, ObjectModel, Pose
+
+log = logging.getLogger(__name__)
+VISIBLE = 0.1  # smallest visible fraction of a crop that is asked about, as the recall of the metrics has it
+GOOD = 0.1  # of the diameter
+
+
+def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
+    """Return errors of rotation (degrees), depth (share of the distance) and across (share of the diameter), and poses.
+
+    ``poses`` are the pose itself and it with the true depth, rotation or position. Rotations are exchanged about the
+    middle of the object's box, and depth is along the true line of sight to it.
+    """
+    middle = model.minimum + model.size / 2
+    (place,), (true,) = (transform_points(middle[None], p) for p in (pose, truth))
+    sight = true / np.linalg.norm(true)
+    depth = float((place - true) @ sight)
+    across = place - true - depth * sight
+
+    def at(rotation: Pose, where: NDArray[np.float64]) -> Pose:
+        turn = rotation.matrix()[:3, :3]
+        return Pose(quaternion_from_matrix(turn), where - turn @ middle)
+
+    return {'angle_deg': angle_and_position(pose, truth, model)[0], 'depth': abs(depth) / np.linalg.norm(true),
+            'across': np.linalg.norm(across) / model.diameter,
+            'poses': {'as_found': pose, 'true_depth': at(pose, place - depth * sight),
+                      'true_rotation': at(truth, place), 'true_position': at(pose, true)}}
+
+
+@torch.inference_mode()
+def errors(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel]) -> dict[str, Any]:
+    """Return medians of the errors and ADD(-S) recalls; a crop without a pose counts for the recalls alone."""
+    network.eval()
+    names, found, good, missing = list(objects), [], [], 0
+    for labelled in frames:
+        labels = [x for x in labelled.labels if x.visible is None or x.visible >= VISIBLE]
+        if not labels:
+            continue
+        camera, classes = labelled.frame.intrinsics, [names.index(x.name) for x in labels]
+        models, views = [objects[x.name] for x in labels], []
+        for view in VIEWS[:network.views]:
+            transforms = [crop_transform(x.box, network.crop_size, *view) for x in labels]
+            output = network(to_tensor([cut(labelled.frame.image, t, network.crop_size) for t in transforms]))
+            views.append(output.poses(range(len(labels)), classes, transforms, models, camera))
+        for label, model, *solved in zip(labels, models, *views):
+            mean = combined(solved, model)
+            if mean is None:
+                missing += 1
+                continue
+            seen = parts(mean[0], label.pose, model)
+            found.append([seen['angle_deg'], seen['depth'], seen['across']])
+            good.append({name: add_or_add_s(pose, label.pose, model) < GOOD * model.diameter
+                         for name, pose in seen['poses'].items()})
+    if not found:
+        raise SystemExit('pose errors: no pose found; expected frames with labelled objects, and weights made for them')
+    crops = len(found) + missing
+    medians = np.median(found, axis=0)
+    return {'crops': crops, 'without_pose': missing / crops,
+            'median': dict(zip(('angle_deg', 'depth', 'across'), map(float, medians))),
+            'adds_recall': {name: sum(g[name] for g in good) / crops for name in good[0]}}
+
+
+def main() -> None:
+    """Measure and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--weights', type=Path, required=True)
+    parser.add_argument('--renders', type=Path, required=True, help='rendered frames that training never saw')
+    parser.add_argument('--photographs', type=Path, help='LM-O')
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--json', type=Path)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    torch.set_num_threads(options.threads)
+    bundle, renders = Bundle.load(options.weights), BopDataset(options.renders, 'train')
+    frames = {'renders': (renders.frame(i) for i in renders.ids())}
+    if options.photographs:
+        real = BopDataset(options.photographs)
+        frames['photographs'] = (real.frame(i) for i in lmo_split(real.ids())[1])
+    rows = {name: errors(bundle.pose, some, bundle.objects) for name, some in frames.items()}
+    log.info('%s', json.dumps(rows, indent=1))
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({**provenance(), 'rows': rows}, indent=1) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
