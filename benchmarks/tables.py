@@ -191,8 +191,8 @@ def soak() -> str:
             for r in results}
     columns = ['frames', 'worst drop, benign', 'hostile', 'mean gain, benign', 'hostile',
                'promotions / rejections / rollbacks', 'memory, MB']
-    course = {c['segment']: [f'{r["checkpoints"][i]["published_ap50"] - c["source_ap50"]:+.1f}' for r in results]
-              for i, c in enumerate(results[0]['checkpoints'])}
+    course = {of_all[0]['segment']: [f'{c["published_ap50"] - c["source_ap50"]:+.1f}' for c in of_all]
+              for of_all in zip(*(r['checkpoints'] for r in results))}
     return '\n\n'.join([markdown('recipe', columns, rows), 'Published above source model, points of AP50 with the '
                         "camera's ordinary look, after each segment:",
                         markdown('segment', [r['recipe'] for r in results], course), *(origin(r) for r in results)])

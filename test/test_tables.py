@@ -92,3 +92,14 @@ def test_segmentation_shows_background_and_objects_apart(tmp_path, monkeypatch):
     (tmp_path / 'segmentation.json').write_text(result({'lmo': {
         'source_only': row(0.4, 0.8, 0.1, 0.3), 'advent': row(0.5, 0.9, 0.2, 0.4), 'target_only': row(0.6, 1, 0.4)}}))
     assert '| advent | 50.0 (one seed) | 50 % | 90.0 | 30.0 | 9 |' in TABLES.segmentation()
+
+
+def test_a_soaks_course_is_held_against_the_source_model_of_its_own_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(TABLES, 'RESULTS', tmp_path)
+    for recipe, source in (('dann', 30.0), ('mmd', 35.0)):
+        (tmp_path / f'soak_{recipe}.json').write_text(json.dumps({
+            'command': 'soak', 'commit': 'abcdefgh', 'hardware': 'some', 'torch': '2', 'recipe': recipe, 'frames': 9,
+            'worst_drop_below_source': {'benign': 0, 'hostile': 0}, 'mean_gain': {'benign': 1, 'hostile': 1},
+            'promotions': 1, 'rejections': 0, 'rollbacks': 0, 'rss_growth_mb': 0,
+            'checkpoints': [{'segment': 'day', 'source_ap50': source, 'published_ap50': 36.0}]}))
+    assert '| day | +6.0 | +1.0 |' in TABLES.soak()
