@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,33 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pose import VIEWS, PoseNetwork, combined
-from sim2real_da.samples import LabelledFrame, ObjectModel, Pose
+from sim2real_da.samples import LabelledFrame, ObjectLabel, ObjectModel, Pose
 
 log = logging.getLogger(__name__)
 VISIBLE = 0.1  # smallest visible fraction of a crop that is asked about, as the recall of the metrics has it
 GOOD = 0.1  # of the diameter
+
+
+def posed(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel], visible: float,
+          views: Sequence[tuple[float, float]]) -> Iterator[tuple[ObjectLabel, ObjectModel, Pose | None]]:
+    """Yield labels, their models and the network's poses on crops around the true boxes.
+
+    :param visible: smallest visible fraction of an object that is asked about
+    :param views: turn and padding of the crops that a pose is the mean of, see :data:`.pose.VIEWS`
+    """
+    names, size = list(objects), network.crop_size
+    for labelled in frames:
+        labels = [x for x in labelled.labels if x.visible is None or x.visible >= visible]
+        if not labels:
+            continue
+        models, classes, solved = [objects[x.name] for x in labels], [names.index(x.name) for x in labels], []
+        for view in views:
+            transforms = [crop_transform(x.box, size, *view) for x in labels]
+            output = network(to_tensor([cut(labelled.frame.image, t, size) for t in transforms]))
+            solved.append(output.poses(range(len(labels)), classes, transforms, models, labelled.frame.intrinsics))
+        for label, model, *found in zip(labels, models, *solved):
+            mean = combined(found, model)
+            yield label, model, mean[0] if mean else None
 
 
 def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
@@ -63,26 +85,15 @@ def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
 def errors(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel]) -> dict[str, Any]:
     """Return medians of the errors and ADD(-S) recalls; a crop without a pose counts for the recalls alone."""
     network.eval()
-    names, found, good, missing = list(objects), [], [], 0
-    for labelled in frames:
-        labels = [x for x in labelled.labels if x.visible is None or x.visible >= VISIBLE]
-        if not labels:
+    found, good, missing = [], [], 0
+    for label, model, pose in posed(network, frames, objects, VISIBLE, VIEWS[:network.views]):
+        if pose is None:
+            missing += 1
             continue
-        camera, classes = labelled.frame.intrinsics, [names.index(x.name) for x in labels]
-        models, views = [objects[x.name] for x in labels], []
-        for view in VIEWS[:network.views]:
-            transforms = [crop_transform(x.box, network.crop_size, *view) for x in labels]
-            output = network(to_tensor([cut(labelled.frame.image, t, network.crop_size) for t in transforms]))
-            views.append(output.poses(range(len(labels)), classes, transforms, models, camera))
-        for label, model, *solved in zip(labels, models, *views):
-            mean = combined(solved, model)
-            if mean is None:
-                missing += 1
-                continue
-            seen = parts(mean[0], label.pose, model)
-            found.append([seen['angle_deg'], seen['depth'], seen['across']])
-            good.append({name: add_or_add_s(pose, label.pose, model) < GOOD * model.diameter
-                         for name, pose in seen['poses'].items()})
+        seen = parts(pose, label.pose, model)
+        found.append([seen['angle_deg'], seen['depth'], seen['across']])
+        good.append({name: add_or_add_s(changed, label.pose, model) < GOOD * model.diameter
+                     for name, changed in seen['poses'].items()})
     if not found:
         raise SystemExit('pose errors: no pose found; expected frames with labelled objects, and weights made for them')
     crops = len(found) + missing

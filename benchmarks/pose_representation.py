@@ -21,13 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 from lmo import unseen_camera
+from pose_errors import posed
 from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset, lmo_split
 from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
-from sim2real_da.networks.crops import crop_transform, cut
-from sim2real_da.networks.estimator import to_tensor
-from sim2real_da.networks.pose import PoseNetwork
+from sim2real_da.networks.pose import VIEWS, PoseNetwork
 from sim2real_da.samples import LabelledFrame, ObjectModel
 from sim2real_da.training import CROPS, Plan, train
 
@@ -39,21 +38,11 @@ VISIBLE = 0.25  # smallest visible fraction of a crop that is asked about
 def score(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel]) -> dict[str, Any]:
     """Return mean and median angle in degrees (no pose counts 180), ADD(-S) recall and the share without a pose."""
     network.eval()
-    names, angles, good, missing = list(objects), [], [], 0
-    for labelled in frames:
-        labels = [x for x in labelled.labels if x.visible is None or x.visible >= VISIBLE]
-        if not labels:
-            continue
-        camera = labelled.frame.intrinsics
-        transforms = [crop_transform(x.box, network.crop_size) for x in labels]
-        output = network(to_tensor([cut(labelled.frame.image, t, network.crop_size) for t in transforms]))
-        models = [objects[x.name] for x in labels]
-        found = output.poses(range(len(labels)), [names.index(x.name) for x in labels], transforms, models, camera)
-        for label, solved, model in zip(labels, found, models):
-            pose = solved[0] if solved else None
-            missing += pose is None
-            angles.append(180.0 if pose is None else angle_and_position(pose, label.pose, model)[0])
-            good.append(pose is not None and add_or_add_s(pose, label.pose, model) < 0.1 * model.diameter)
+    angles, good, missing = [], [], 0
+    for label, model, pose in posed(network, frames, objects, VISIBLE, VIEWS[:1]):
+        missing += pose is None
+        angles.append(180.0 if pose is None else angle_and_position(pose, label.pose, model)[0])
+        good.append(pose is not None and add_or_add_s(pose, label.pose, model) < 0.1 * model.diameter)
     return {'mean_angle_deg': float(np.mean(angles)), 'median_angle_deg': float(np.median(angles)),
             'adds_recall': float(np.mean(good)), 'without_pose': missing / len(angles), 'crops': len(angles)}
 
