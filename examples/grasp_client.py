@@ -117,9 +117,11 @@ def main() -> None:
     parser.add_argument('--frame', default='base_link')
     parser.add_argument('--seconds', type=float, default=5.0, help='that a grasp takes')
     options, others = parser.parse_known_args()
-    # on SIGTERM, too, perception has to be released first, for which the context has to live
+    # whatever ends the program, perception is released first: the context has to live, and no call to be broken off
     rclpy.init(args=others, signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ended: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: ended.append(received))
     client = GraspClient(options.topic, options.frame)
     began: list[float] = []
 
@@ -129,14 +131,12 @@ def main() -> None:
         began.append(client.get_clock().now().nanoseconds / 1e9)  # a robot would start to move here
 
     try:
-        while rclpy.ok():
+        while not ended:
             rclpy.spin_once(client, timeout_sec=0.1)
             client.begin(grasp)
             if began and client.get_clock().now().nanoseconds / 1e9 - began[-1] > options.seconds:
                 began.clear()
                 client.end()
-    except KeyboardInterrupt:
-        pass
     finally:
         released = client.end() if client.grasping else None
         if released is not None:
