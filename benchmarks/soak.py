@@ -243,8 +243,17 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             log.info('%s: %s', options.recipe, checkpoint)
             checkpoints.append(checkpoint)
         reasons = [session.reason] if session.state in ('frozen', 'faulted') else []
+        decisions = [decision_of(line) for line in
+                     (Path(folder) / 'decisions.jsonl').read_text(encoding='utf-8').splitlines()]
     return {'recipe': options.recipe, 'seed': options.seed, **summary(checkpoints), 'ended': reasons,
-            'checkpoints': checkpoints}
+            'checkpoints': checkpoints, 'decisions': decisions}
+
+
+def decision_of(line: str) -> dict[str, Any]:
+    """Return what a line of decisions.jsonl says, shortened."""
+    decision = json.loads(line)
+    return {key: decision[key] for key in ('event', 'step', 'version', 'reason')} | {
+        'numbers': {key: round(value, 4) for key, value in decision['numbers'].items()}}
 
 
 def summary(checkpoints: list[dict[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.weights_file import manifest_of, pack, read_manifest, unpack
 from sim2real_da.online import camera_evidence, memory
-from sim2real_da.online.buffer import FrameBuffer
+from sim2real_da.online.buffer import REFERENCES, FrameBuffer
 from sim2real_da.online.curves import Curves
 from sim2real_da.online.gate import Decision, Gate, _Score
 from sim2real_da.online.learner import Learner
@@ -228,6 +228,36 @@ def test_the_oldest_of_the_most_frequent_class_goes_first():
     buffer.forget_classes()
     buffer.admit(frames[5])
     assert levels(buffer) == {80, 120, 160, 200}  # nothing known: the oldest
+
+
+def test_references_stay_while_others_come_and_go():
+    frames = shades(*range(0, 250, 10))
+    buffer = FrameBuffer(5 * frames[0].image.nbytes)
+    for f in frames[:5]:
+        buffer.admit(f)
+    first = [f for f in buffer.sample(5, np.random.default_rng(0)) if f.image[0, 0, 0] in (0, 20)]
+    buffer.refer(first, np.random.default_rng(0))
+    for f in frames[5:]:
+        assert buffer.admit(f)
+    assert levels(buffer) == {0, 20, 220, 230, 240}
+    assert {int(f.image[0, 0, 0]) for f in buffer.references()} == {0, 20}
+    buffer.refer(buffer.sample(5, np.random.default_rng(0)), np.random.default_rng(0))
+    buffer.admit(shades(100)[0])  # nothing but references: what is new has a place nevertheless
+    assert levels(buffer) == {20, 220, 230, 240, 100}
+    buffer.clear()
+    assert buffer.references() == []
+
+
+def test_no_more_references_than_are_asked_for():
+    buffer, rng = FrameBuffer(10**8), np.random.default_rng(0)
+    for f in shades(*range(0, 250, 6)):
+        buffer.admit(f)
+    frames = buffer.sample(len(buffer), rng)
+    buffer.refer(frames[:20], rng)
+    assert len(buffer.references()) == 20
+    buffer.refer(frames[20:40], rng)
+    kept = buffer.references()
+    assert len(kept) == REFERENCES and {id(f) for f in kept} & {id(f) for f in frames[:20]}
 
 
 def test_a_rare_class_is_drawn_as_often_as_a_frequent_one():
@@ -476,6 +506,26 @@ def test_the_gate_asks_the_camera_after_simulation(bundle, answers):
     assert gate.decide(candidate, running, source).promote  # simulation alone has nothing against it
 
 
+@pytest.mark.parametrize('earlier, candidate_there, promote', [
+    (4, 4.5, True), (4, 2.0, False),  # what the camera showed earlier is not to be forgotten
+    (1, 2.0, True)])  # three places are too few to judge by
+def test_a_candidate_must_not_forget_what_the_camera_showed_earlier(
+        bundle, monkeypatch, answers, earlier, candidate_there, promote):
+    candidate, running, source = (bundle.copy() for _ in range(3))
+    candidate.version, running.version, source.version = 2, 1, 0
+    now, before = shades(10, 20, 30, 40), shades(200, 210, 220, 230)[:earlier]
+    sharpness = {0: 3.0, 1: 4.0, 2: 5.0}
+    monkeypatch.setattr(camera_evidence, 'target_rows', lambda b, frames, places: dict.fromkeys(
+        ('detector', 'pose'), rows_of(candidate_there if b is candidate and frames is before else sharpness[b.version],
+                                      count=3 * len(frames))))
+    rng = np.random.default_rng(0)
+    gate = Gate([labelled_frame(rng, OBJECTS['box'], POSE) for _ in range(2)], OBJECTS, 1.0)
+    assert gate.decide(candidate, running, source, now).promote
+    decision = gate.decide(candidate, running, source, now, before)
+    assert decision.promote == promote and decision.numbers['reference_places'] == 3 * earlier
+    assert ('InfoMax of the pose on earlier camera frames' in decision.reason) == (not promote)
+
+
 # session
 
 def test_session_waits_learns_promotes_and_writes_before_it_publishes(bundle, tmp_path, monkeypatch):
@@ -536,6 +586,35 @@ def test_published_weights_that_become_worse_are_taken_back_until_learning_is_fr
     assert [e['version'] for e in events if e['event'] == 'gate'] == [2, 3, None, None, None]
     adaptation.resume()
     assert adaptation.state == 'adapting'
+
+
+def test_what_the_first_candidate_was_judged_by_is_kept_as_a_reference(small, tmp_path, answers, monkeypatch):
+    store, frames = tmp_path / 'store', tmp_path / 'frames'
+    adaptation = session(small, store, evidence=True, tolerance=1.0, buffer_folder=frames)
+    feed(adaptation)
+    answers.update({-1: rows_of(3.0), 0: rows_of(4.0), 1: rows_of(3.0), 2: rows_of(4.0)})
+    adaptation.work()
+    assert not adaptation.buffer.references()
+    assert adaptation.work() is not None
+    assert 'gate/reference_places' not in adaptation.metrics  # the first has none before it
+    first = [f.image.tobytes() for f in adaptation.buffer.references()]
+    assert len(first) == camera_evidence.FRAMES
+    answers.update({0: rows_of(1.0)})
+    adaptation._learner.teacher.version = 0
+    adaptation.work()
+    assert adaptation.work() is None and 'on earlier camera frames' in adaptation.reason
+    assert adaptation.metrics['gate/reference_places'] == 3 * camera_evidence.FRAMES
+    assert [f.image.tobytes() for f in adaptation.buffer.references()] == first  # a rejected one adds nothing
+    again = session(small, store, evidence=True, tolerance=1.0, buffer_folder=frames)
+    assert sorted(f.image.tobytes() for f in again.buffer.references()) == sorted(first)
+
+    blind = session(small, tmp_path / 'blind', evidence=True, tolerance=1.0)
+    feed(blind)
+    monkeypatch.setattr(camera_evidence, 'find', lambda bundles, frames: [
+        Places(np.zeros((0, 4)), np.zeros(0, np.int64)) for _ in frames])
+    blind.work()
+    blind.work()
+    assert blind.rejections == 1 and not blind.buffer.references()  # darkness is no reference
 
 
 def test_running_weights_are_watched_while_no_candidate_is_judged(small, tmp_path, answers):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sim2real_da.samples import Frame
 
 THUMBNAIL = (16, 12)
 NOTHING = ('',)  # the class of a frame in which nothing was found
+REFERENCES = 24  # frames that are kept to see what is forgotten
 
 
 @dataclass
@@ -28,6 +30,7 @@ class _Entry:
     thumbnail: NDArray[np.float32]
     classes: tuple[str, ...] | None = None
     file: Path | None = None
+    reference: bool = False
 
 
 class FrameBuffer:
@@ -39,6 +42,8 @@ class FrameBuffer:
     **Balance.** Where room is needed the oldest frame of the most frequent class goes, and :meth:`sample` draws a class
     first and then a frame that shows it. Classes are what the network finds (:meth:`note`); frames it was not asked
     about, and frames in which it finds nothing, are classes of their own.
+
+    **References.** Some frames (:meth:`refer`) stay while others come and go, as long as they are not the most of all.
 
     Frames are kept as a pinhole camera sees them (:mod:`sim2real_da.rectification`), as simulation does.
 
@@ -107,11 +112,28 @@ class FrameBuffer:
         """Return which frames are kept as files, and what was found in each, for :meth:`restore` after a restart."""
         return {e.file.name: list(e.classes) for e in self._entries if e.file is not None and e.classes is not None}
 
-    def restore(self, index: dict[str, list[str]]) -> None:
-        """Take over what was found in frames before a restart; the network need not look at them again."""
+    def restore(self, index: dict[str, list[str]], references: Sequence[str] = ()) -> None:
+        """Take over what was found in frames before a restart, and which were references."""
         for entry in self._entries:
             if entry.file is not None and entry.file.name in index:
                 entry.classes = tuple(str(c) for c in index[entry.file.name])
+            entry.reference = entry.file is not None and entry.file.name in references
+
+    def refer(self, frames: Sequence[Frame], rng: np.random.Generator) -> None:
+        """Keep these frames beside the references of before; of more than :data:`REFERENCES` chance leaves as many."""
+        for entry in self._entries:
+            entry.reference = entry.reference or any(entry.frame is frame for frame in frames)
+        held = [e for e in self._entries if e.reference]
+        for i in rng.permutation(len(held))[REFERENCES:]:
+            held[i].reference = False
+
+    def references(self) -> list[Frame]:
+        """Return the frames that are kept as references."""
+        return [e.frame for e in self._entries if e.reference]
+
+    def reference_files(self) -> list[str]:
+        """Return the files of the references, for :meth:`restore`."""
+        return [e.file.name for e in self._entries if e.reference and e.file is not None]
 
     def forget_classes(self) -> None:
         """Forget what was found: other weights may see other things."""
@@ -137,10 +159,13 @@ class FrameBuffer:
         self.bytes += frame.image.nbytes
 
     def _drop(self) -> None:
-        """Drop the oldest frame of the most frequent class."""
-        counts = Counter(c for e in self._entries for c in _groups(e))
+        """Drop the oldest frame of the most frequent class; references only where they are half of all."""
+        spare = [i for i, e in enumerate(self._entries) if not e.reference]
+        if 2 * len(spare) <= len(self._entries):
+            spare = list(range(len(self._entries)))
+        counts = Counter(c for i in spare for c in _groups(self._entries[i]))
         crowded = max(counts, key=counts.__getitem__)
-        index = next(i for i, e in enumerate(self._entries) if crowded in _groups(e))
+        index = next(i for i in spare if crowded in _groups(self._entries[i]))
         entry = self._entries.pop(index)
         self._looks = None
         self.bytes -= entry.frame.image.nbytes

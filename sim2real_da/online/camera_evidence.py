@@ -45,12 +45,15 @@ class CameraEvidence:
 
 
 def compare(candidate: Bundle, running: Bundle, source: Bundle, frames: Sequence[Frame], seed: int = 0,
-            ) -> CameraEvidence:
-    """Compare a candidate with the running and the source model, and these two, on unlabelled frames."""
+            what: str = 'camera frames') -> CameraEvidence:
+    """Compare a candidate with the running and the source model, and these two, on unlabelled frames.
+
+    :param what: the frames, in a sentence
+    """
     count, rows, resamples = _asked({'running': running, 'source': source, 'candidate': candidate}, frames, seed)
     numbers = {'places': float(count)}
     if count < LEAST:
-        return CameraEvidence((f'{len(frames)} camera frames show {count} places with an object, expected {LEAST} to '
+        return CameraEvidence((f'{len(frames)} {what} show {count} places with an object, expected {LEAST} to '
                                'judge by',), '', numbers)
     failures = []
     for part, own in rows['candidate'].items():
@@ -64,7 +67,7 @@ def compare(candidate: Bundle, running: Bundle, source: Bundle, frames: Sequence
                 continue
             error = _standard_error(own, other, resamples)
             if before - now > error:
-                failures.append(f'InfoMax of the {part} on camera frames {now:.3f}, {name} model {before:.3f}, '
+                failures.append(f'InfoMax of the {part} on {what} {now:.3f}, {name} model {before:.3f}, '
                                 f'standard error {error:.3f}')
     return CameraEvidence(tuple(failures), _worse(rows['running'], rows['source'], resamples), numbers)
 

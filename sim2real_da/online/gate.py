@@ -7,8 +7,9 @@ score 1 - mean angle / 180 (a miss counts 180 degrees). The candidate passes whe
 falls below the source model's by more than the tolerance, nor below the running model's by more than that and the
 standard error of the difference (a running model that was lucky once must not keep out its equals), and when what
 unlabelled camera frames say (:mod:`.camera_evidence`) does not fall either. Simulation bounds the harm; it cannot tell
-what is better on the camera. A small set of labelled camera frames can: where there is one, the two numbers are
-measured on it, and it alone decides.
+what is better on the camera. Frames that the camera showed earlier, and by which earlier versions were judged, are
+asked as well: a learner that follows a covered lens or a foreign camera forgets them. A small set of labelled camera
+frames can tell: where there is one, the two numbers are measured on it, and it alone decides.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ class Gate:
         return {'ap50': score.ap50, 'pose_score': score.pose}
 
     def decide(self, candidate: Bundle, running: Bundle, source: Bundle,
-               camera: Sequence[Frame] | None = None) -> Decision:
+               camera: Sequence[Frame] | None = None, reference: Sequence[Frame] = ()) -> Decision:
         """Judge a candidate. Running and source model are measured once each and remembered by version.
 
         :param camera: unlabelled frames, of which too few are a reason to reject; None: the labelled ones decide alone
+        :param reference: unlabelled frames of earlier, of which too few say nothing
         """
         if not candidate.finite():
             return Decision(False, 'rejected: weights are not finite')
@@ -110,6 +112,10 @@ class Gate:
             if not self.real:
                 failures += seen.failures
                 decline = seen.decline
+        if reference and not self.real:
+            past = camera_evidence.compare(candidate, running, source, reference, self.seed, 'earlier camera frames')
+            numbers |= {f'reference_{k}': v for k, v in past.numbers.items()}
+            failures += past.failures if past.numbers['places'] >= camera_evidence.LEAST else ()
         if failures:
             return Decision(False, 'rejected: ' + '; '.join(failures), numbers, decline)
         return Decision(True, f'passed: AP50 on {self.where} {new.ap50:.3f}, source model '

@@ -25,7 +25,7 @@ from sim2real_da.networks.bundle import Bundle, WeightsError
 from sim2real_da.networks.distributed import own_seed
 from sim2real_da.online import camera_evidence, memory
 from sim2real_da.online.buffer import FrameBuffer
-from sim2real_da.online.camera_evidence import FRAMES
+from sim2real_da.online.camera_evidence import FRAMES, LEAST
 from sim2real_da.online.gate import Decision, Gate
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.store import WeightStore
@@ -218,7 +218,11 @@ class AdaptationSession:
         self._gate.tolerance = self.tolerance
         candidate = self._learner.candidate()
         camera = self._camera() if self.evidence else None
-        decision = self._gate.decide(candidate, self.running, self.source, camera)
+        reference = self._reference() if self.evidence else []
+        decision = self._gate.decide(candidate, self.running, self.source, camera, reference)
+        if camera and (decision.promote or not reference) and decision.numbers.get('camera_places', 0) >= LEAST:
+            with self._lock:  # later candidates must not forget what this one was judged by
+                self.buffer.refer(camera, self._camera_rng)
         promotion: Promotion | None = None
         try:
             if decision.promote:
@@ -268,6 +272,11 @@ class AdaptationSession:
         with self._lock:
             count = min(FRAMES, len(self.buffer))
             return self.buffer.sample(count, self._camera_rng) if count else []
+
+    def _reference(self) -> list[Frame]:
+        with self._lock:
+            kept = self.buffer.references()
+        return [kept[i] for i in self._camera_rng.permutation(len(kept))[:FRAMES]]
 
     def _begin_again(self) -> str:
         """Learn on from the running version at half the pace: from where the learner is, nothing passes the gate."""
@@ -355,8 +364,8 @@ class AdaptationSession:
         bundle.recipe = self.recipe.name
         path = self.store.save(bundle, learner.state({
             'generator': self._rng.bit_generator.state, 'camera': self._camera_rng.bit_generator.state,
-            'buffer': self.buffer.index(), 'retreats': self._retreats if retreats is None else retreats,
-            'frozen': frozen}), instead_of)
+            'buffer': self.buffer.index(), 'references': self.buffer.reference_files(),
+            'retreats': self._retreats if retreats is None else retreats, 'frozen': frozen}), instead_of)
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
 
@@ -476,7 +485,7 @@ class AdaptationSession:
                     learner.slow(0.5 ** self._retreats)
                     self._rng.bit_generator.state = about['generator']
                     self._camera_rng.bit_generator.state = about.get('camera', self._camera_rng.bit_generator.state)
-                    self.buffer.restore(about.get('buffer', {}))
+                    self.buffer.restore(about.get('buffer', {}), about.get('references', ()))
                 return learner
             except (WeightsError, KeyError, ValueError, TypeError) as error:
                 log.warning('%s: %s; learning begins anew from version %d',
