@@ -4,7 +4,8 @@
 
 ``python benchmarks/objectives.py --weights tools --data RENDERED --json benchmarks/results/objectives_cpu.json``
 
-*Bare* is one forward pass over the same pictures in training mode, the task loss on the labelled ones, and backward;
+*Bare* is one forward pass over the same pictures (of both domains, put together) in training mode, the task loss on the
+labelled ones, and backward;
 recipes that look at no target are held against a pass over the source alone. Two times of each recipe: ``gradients``
 (joint pass with all losses, and backward: what a technique adds to the same work) and ``step`` (that, plus clipping,
 optimisers, players that take turns, the averaged teacher, bookkeeping). The control ``source_continued`` shows what of
@@ -90,14 +91,14 @@ def _masked(batch: Batch) -> Batch:
 
 def bare(network: nn.Module, case: Case, with_target: bool) -> Callable[[], None]:
     """Return a forward and backward pass without any objective."""
-    images = torch.cat([case.source.images, case.target.images]) if with_target else case.source.images
+    pictures = [case.source.images, case.target.images] if with_target else [case.source.images]
     count, targets = len(case.source.images), case.source.targets
     assert targets is not None, 'the source has labels'
     network.train()
 
     def run() -> None:
         network.zero_grad(set_to_none=True)
-        losses = network(images).rows(0, count).loss(targets)
+        losses = network(torch.cat(pictures)).rows(0, count).loss(targets)
         torch.stack(list(losses.values())).sum().backward()
 
     return run
@@ -126,11 +127,10 @@ class Timed:
         self.bare()
         then, now = now, self._now()
         self.laps['bare'].append(now - then)
-        losses = self.run.losses(self.case.source, self.target)
-        usable = self.run.backward(losses)
+        total = self.run.gradients(self.run.losses(self.case.source, self.target))
         then, now = now, self._now()
         self.laps['gradients'].append(now - then)
-        if usable:
+        if self.run.clip(total):
             self.run.apply()
         self.laps['step'].append(self._now() - then)
 

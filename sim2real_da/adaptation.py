@@ -119,14 +119,24 @@ class Adaptation:
 
     def backward(self, losses: dict[str, Tensor]) -> bool:
         """Compute clipped gradients; False when something is not finite: nothing is to be applied then."""
+        return self.clip(self.gradients(losses))
+
+    def gradients(self, losses: dict[str, Tensor]) -> Tensor:
+        """Compute the gradients of the losses' sum, which is returned."""
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
         total = torch.stack(list(losses.values())).sum()
         total.backward()
+        return total
+
+    def clip(self, total: Tensor) -> bool:
+        """Shorten the gradients of a sum where they are too long; False when something is not finite."""
         average_gradients(p for o in self.optimisers for g in o.param_groups for p in g['params'])
         total = mean_of(total.detach())  # one answer for all processes
-        norm = nn.utils.clip_grad_norm_(self.parameters, GRADIENT_NORM)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if torch.isfinite(total) and torch.isfinite(norm):
+            if norm > GRADIENT_NORM:  # most are not: scaling all gradients by one is left out
+                nn.utils.clip_grads_with_norm_(self.parameters, GRADIENT_NORM, norm)
             return True
         self.restore()
         return False

@@ -16,7 +16,7 @@ from sim2real_da.adaptation import schedule
 from sim2real_da.networks.classifier import ClassifierOutput
 from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_targets
 from sim2real_da.objectives import Dann, Outputs
-from sim2real_da.objectives.dann import learning_rate_factor, reversal_strength, reverse_gradient
+from sim2real_da.objectives.dann import MapDiscriminator, learning_rate_factor, reversal_strength, reverse_gradient
 from sim2real_da.objectives.features import instances, vectors
 from sim2real_da.recipes import RecipeError, load_recipe
 
@@ -103,7 +103,26 @@ def test_discriminator_learns_and_the_features_move_against_it():
     before.backward()
     moved = features.detach() - 5.0 * features.grad / features.grad.norm()
     after = objective.losses(outputs([moved], 100))['domain']
-    assert float(after) > float(before)  # a descent step on the sum makes the domains harder to tell apart
+    assert float(after.detach()) > float(before.detach())  # a descent step on the sum makes the domains harder to tell apart
+
+
+def test_discriminators_drop_a_tenth_and_keep_the_mean():
+    drop = MapDiscriminator(3).head[2]
+    made = drop(torch.ones(1001, 301))
+    assert made.unique().tolist() == pytest.approx([0, 1 / 0.9])
+    assert float((made == 0).float().mean()) == pytest.approx(0.1, abs=0.003)  # five standard errors
+    assert float((made[:, 1:] * made[:, :-1] == 0).float().mean()) == pytest.approx(0.19, abs=0.005)  # independently
+    assert torch.equal(drop.eval()(made), made)
+
+
+def test_a_discriminator_standardises_vectors_as_it_does_maps():
+    torch.manual_seed(0)
+    discriminator = MapDiscriminator(5).eval()
+    rows = 3 * torch.randn(7, 5) + 2
+    with torch.no_grad():
+        discriminator.norm.weight.uniform_(0.5, 2), discriminator.norm.bias.uniform_(-1, 1)
+        expected = discriminator.head(discriminator.norm(rows[:, :, None])[:, :, 0])
+        torch.testing.assert_close(discriminator(rows[:, :, None, None])[:, :, 0, 0], expected)
 
 
 def test_lambda_follows_the_run_or_counts_steps():

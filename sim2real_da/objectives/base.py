@@ -144,8 +144,10 @@ def joint_pass(
     output = network(torch.cat(images))
     first = len(source.images)
     last = first + (len(target.images) if target is not None else 0)
+    # a slice of everything, too, would cost a copy of each map's gradient
+    features = [f[:last] for f in output.features] if changed else output.features
     outputs = Outputs(
-        output.rows(0, first), source.targets, [f[:last] for f in output.features], first, step,
+        output.rows(0, first), source.targets, features, first, step,
         output.rows(first, last) if target is not None else None, target.targets if target is not None else None,
         output.rows(last) if changed else None, network, teacher, (source, target), steps,
         [f[last:] for f in output.features] if changed else [])

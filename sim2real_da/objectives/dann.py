@@ -62,6 +62,18 @@ def learning_rate_factor(progress: float, alpha: float = 10.0, beta: float = 0.7
     return float((1 + alpha * progress) ** -beta)
 
 
+class _Dropout(nn.Dropout):
+    """Dropout from 16 random bits a number; Bernoulli's take a CPU as long as a layer does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` with a share p of its numbers dropped, the others scaled by 1 / (1 - p)."""
+        if not self.training:
+            return x
+        words = torch.randint(-2**63, 2**63 - 1, (-(-x.numel() // 4),), device=x.device)  # 64 bits each
+        bits = words.view(torch.int16)[:x.numel()].view(x.shape)  # -32768..32767
+        return x * (1 / (1 - self.p)) * (bits >= (self.p - 0.5) * 2**16)
+
+
 class MapDiscriminator(nn.Module):
     """Source or target, at every location of a feature map; channels are standardised before noise is added."""
 
@@ -70,18 +82,32 @@ class MapDiscriminator(nn.Module):
         self.noise = noise
         self.norm = nn.GroupNorm(1, channels)
         self.head = nn.Sequential(
-            nn.Linear(channels, width), nn.LeakyReLU(0.2), nn.Dropout(dropout),
+            nn.Linear(channels, width), nn.LeakyReLU(0.2), _Dropout(dropout),
             nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits ``(B, 1, h, w)`` of ``(B, C, h, w)``; positive means source."""
-        count, _, height, width = features.shape
+        count, channels, height, width = features.shape
         # a row for every place: 1x1 convolutions as products of matrices, and random numbers in one piece are many
         # times faster on a CPU than those of a map with channels last
-        rows = self.norm(features).permute(0, 2, 3, 1).reshape(count * height * width, -1)
+        if height * width > 1:
+            rows = self.norm(features).permute(0, 2, 3, 1).reshape(count * height * width, -1)
+        else:  # vectors: the same function, several times faster
+            rows = F.layer_norm(features.flatten(1), (channels,), self.norm.weight, self.norm.bias, self.norm.eps)
         if self.training:
-            rows = rows + self.noise * torch.randn_like(rows)
+            rows = torch.add(rows, torch.randn_like(rows), alpha=self.noise)
         return self.head(rows).view(count, height, width, 1).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
+def _wrong_side(logits: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the logits ``(n,)`` of being wrong, and the share of each in a mean that weighs both domains alike.
+
+    :param count: how many are the source's, which come first
+    """
+    others = len(logits) - count
+    signs, shares = torch.ones_like(logits), torch.full_like(logits, 0.5 / others)
+    signs[:count], shares[:count] = -1.0, 0.5 / count
+    return signs * logits, shares
 
 
 class Dann(Objective):
@@ -123,9 +149,9 @@ class Dann(Objective):
             if not len(source) or not len(target):
                 continue  # no instance in one of the domains
             logits = discriminator(reverse_gradient(torch.cat([source, target]), strength)[:, :, None, None])
-            on_source, on_target = logits[:len(source)], logits[len(source):]
-            losses.append((F.softplus(-on_source).mean() + F.softplus(on_target).mean()) / 2)
-            right.append(((on_source > 0).float().mean() + (on_target <= 0).float().mean()) / 2)
+            wrong, shares = _wrong_side(logits.flatten(), len(source))
+            losses.append(F.softplus(wrong) @ shares)
+            right.append((wrong.detach() < 0).float() @ shares)
         if not losses:
             return {}
         self._metrics = {'lambda': strength, 'domain_accuracy': float(torch.stack(right).mean())}

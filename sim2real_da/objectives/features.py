@@ -48,7 +48,7 @@ def vectors(outputs: Outputs, level: str, limit: int = LIMIT) -> list[tuple[Tens
     if level == 'sample':
         return [(f[:count].mean(dim=(2, 3)), f[count:].mean(dim=(2, 3))) for f in outputs.features]
     if level == 'location':
-        return [(_places(f[:count], limit), _places(f[count:], limit)) for f in outputs.features]
+        return [_places(f, count, limit) for f in outputs.features]
     source, target = instances(outputs)
     width = outputs.source.heat.shape[-1] * STRIDE  # type: ignore[attr-defined]
     made = []
@@ -80,16 +80,18 @@ def instances(outputs: Outputs) -> tuple[list[Tensor], list[Tensor]]:
     return source, [boxes for boxes, _, _ in decode(found, BOX_SCORE)]
 
 
-def _places(maps: Tensor, limit: int) -> Tensor:
-    """Return vectors ``(n, C)`` of maps ``(B, C, h, w)``: of all places, or of some, the same ones in every map.
+def _places(maps: Tensor, count: int, limit: int) -> tuple[Tensor, Tensor]:
+    """Return source ``(n, C)`` and target vectors ``(m, C)`` of maps ``(B, C, h, w)``: of all places, or of some, the
+    same ones in every map.
 
-    The choice comes before the places turn into rows: only what was chosen is copied, and gradients keep their layout.
+    One choice for both domains, before they part and places turn into rows: its gradient fills a map once.
     """
-    places = maps.flatten(2)  # (B, C, h * w)
-    wanted = max(1, limit // len(maps)) if len(maps) else 0
-    if wanted < places.shape[2]:
-        places = places[:, :, torch.randperm(places.shape[2], device=maps.device)[:wanted]]
-    return places.transpose(1, 2).flatten(0, 1)
+    places = maps.permute(0, 2, 3, 1).flatten(1, 2)  # (B, h * w, C); no copy where channels are last
+    source, target = (max(1, limit // n) for n in (count, len(maps) - count))
+    if max(source, target) < places.shape[1]:
+        places = places.index_select(
+            1, torch.randperm(places.shape[1], device=maps.device)[:max(source, target)])
+    return places[:count, :source].flatten(0, 1), places[count:, :target].flatten(0, 1)
 
 
 def _inside(maps: Tensor, boxes: list[Tensor], scale: float) -> Tensor:
