@@ -15,7 +15,7 @@ is the progress of a run of known length (``steps=None``); a stream has no end, 
 lambda saturates by itself, mu goes on falling slowly. The learning rate is the recipe's: ``schedule: dann`` where a run
 has an end, ``annealing: steps`` where it has none.
 
-Dense form: d looks at places of the maps of strides 8 and 16, at most 256 of each domain and map, drawn anew in every
+Dense form: d looks at places of the maps of strides 8 and 16, at most 192 of each domain and map, drawn anew in every
 step: the mean over a random choice is the mean over all of them, for a fraction of the time. It has no batch
 normalisation, but noise and dropout on its input (as PixelDA's discriminator), so that it does not win at once.
 Instance form, for the detector: the same head on the mean inside each object's box (as in Chen et al., Domain Adaptive
@@ -34,6 +34,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.objectives.base import Objective, Outputs
 from sim2real_da.objectives.features import check_levels, has_target, vectors
+
+PLACES = 192  # of a domain and map that a discriminator looks at in a step
 
 
 class _Reverse(torch.autograd.Function):
@@ -144,7 +146,7 @@ class Dann(Objective):
             raise ValueError('dann: a stream has no known end; expected steps, the number that stands for progress 1')
         strength = reversal_strength(outputs.step / steps, self.high)
         losses, right = [], []
-        pairs = [pair for level in self.levels for pair in vectors(outputs, level)]
+        pairs = [pair for level in self.levels for pair in vectors(outputs, level, PLACES)]
         for (source, target), discriminator in zip(pairs, self.discriminators):
             if not len(source) or not len(target):
                 continue  # no instance in one of the domains
