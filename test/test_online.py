@@ -242,15 +242,16 @@ def test_references_stay_while_others_come_and_go():
     assert levels(buffer) == {0, 20, 220, 230, 240}
     assert {int(f.image[0, 0, 0]) for f in buffer.references()} == {0, 20}
     buffer.refer(buffer.sample(5, np.random.default_rng(0)), np.random.default_rng(0))
-    buffer.admit(shades(100)[0])  # nothing but references: what is new has a place nevertheless
-    assert levels(buffer) == {20, 220, 230, 240, 100}
+    assert len(buffer.references()) == 2  # half at most: what is new has a place
+    buffer.hold(buffer.sample(5, np.random.default_rng(0)))
+    assert buffer.admit(shades(100)[0]) and 100 in levels(buffer)  # all are held: one has to go nevertheless
     buffer.clear()
     assert buffer.references() == []
 
 
 def test_no_more_references_than_are_asked_for():
     buffer, rng = FrameBuffer(10**8), np.random.default_rng(0)
-    for f in shades(*range(0, 250, 6)):
+    for f in shades(*range(0, 250, 4)):
         buffer.admit(f)
     frames = buffer.sample(len(buffer), rng)
     buffer.refer(frames[:20], rng)
@@ -591,7 +592,7 @@ def test_published_weights_that_become_worse_are_taken_back_until_learning_is_fr
 def test_what_the_first_candidate_was_judged_by_is_kept_as_a_reference(small, tmp_path, answers, monkeypatch):
     store, frames = tmp_path / 'store', tmp_path / 'frames'
     adaptation = session(small, store, evidence=True, tolerance=1.0, buffer_folder=frames)
-    feed(adaptation)
+    feed(adaptation, 24)
     answers.update({-1: rows_of(3.0), 0: rows_of(4.0), 1: rows_of(3.0), 2: rows_of(4.0)})
     adaptation.work()
     assert not adaptation.buffer.references()
@@ -615,6 +616,73 @@ def test_what_the_first_candidate_was_judged_by_is_kept_as_a_reference(small, tm
     blind.work()
     blind.work()
     assert blind.rejections == 1 and not blind.buffer.references()  # darkness is no reference
+
+
+def test_frames_that_come_during_a_validation_push_out_none_it_judges_by(small, tmp_path, answers, monkeypatch):
+    adaptation = session(small, tmp_path, evidence=True, tolerance=1.0, buffer_bytes=30 * 320 * 240 * 3)
+    feed(adaptation)
+    answers.update({-1: rows_of(3.0), 0: rows_of(4.0), 1: rows_of(3.0), 2: rows_of(4.0)})
+    decide, judged = Gate.decide, []
+
+    def slow(self, candidate, running, source, camera, reference=()):
+        judged.extend(camera)
+        assert all(adaptation.add_target(f) for f in shades(*range(0, 250, 5)))  # fifty into a buffer of thirty
+        return decide(self, candidate, running, source, camera, reference)
+
+    monkeypatch.setattr(Gate, 'decide', slow)
+    adaptation.work()
+    assert adaptation.work() is not None
+    assert {id(f) for f in adaptation.buffer.references()} == {id(f) for f in judged} and len(judged) == 12
+    assert not any(entry.held for entry in adaptation.buffer._entries)
+
+
+def test_a_pause_for_scoring_thaws_nothing(small, tmp_path):
+    adaptation = session(small, tmp_path)
+    adaptation._frozen, adaptation._retreats, adaptation._fault = 'three times', 3, 'no finite loss'
+    adaptation.pause()
+    adaptation.resume()
+    assert adaptation.state == 'faulted' and adaptation._retreats == 3
+    adaptation.resume()
+    assert adaptation.state == 'waiting for data' and adaptation._retreats == 0
+
+
+def test_a_closed_session_writes_no_version(small, tmp_path):
+    adaptation = session(small, tmp_path)
+    feed(adaptation)
+    adaptation.work()
+    adaptation.close()
+    assert adaptation.work() is None and 'this session is closed' in adaptation.reason
+    assert adaptation.store.versions() == [1] and adaptation.running.version == 1
+
+
+def test_reset_forgets_references_also_for_a_restart(small, tmp_path, answers):
+    store, frames = tmp_path / 'store', tmp_path / 'frames'
+    adaptation = session(small, store, evidence=True, tolerance=1.0, buffer_folder=frames)
+    feed(adaptation)
+    answers.update({-1: rows_of(3.0), 0: rows_of(4.0), 1: rows_of(3.0), 2: rows_of(4.0)})
+    adaptation.work()
+    adaptation.work()
+    assert adaptation.buffer.references()
+    adaptation.reset()
+    rng = np.random.default_rng(5)
+    again = session(small, store, buffer_folder=frames)
+    for _ in range(5):
+        again.add_target(frame(rng))  # under the names of files that are gone
+    assert len(session(small, store, buffer_folder=frames).buffer) == 5
+    assert not session(small, store, buffer_folder=frames).buffer.references()
+
+
+def test_weights_of_another_recipe_are_watched_after_a_restart(small, tmp_path, answers):
+    adaptation = session(small, tmp_path, 'mmd', evidence=True, tolerance=1.0)
+    feed(adaptation)
+    answers.update({-1: rows_of(3.0), 0: rows_of(4.0), 1: rows_of(3.0), 2: rows_of(4.0)})
+    adaptation.work()
+    assert adaptation.work() is not None
+    again = session(small, tmp_path, 'dann', evidence=True)
+    feed(again)
+    answers.update({-1: rows_of(3.0), 1: rows_of(3.0), 2: rows_of(1.0)})
+    promotion = again.watch()
+    assert promotion is not None and promotion.back
 
 
 def test_running_weights_are_watched_while_no_candidate_is_judged(small, tmp_path, answers):

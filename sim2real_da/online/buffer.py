@@ -31,6 +31,7 @@ class _Entry:
     classes: tuple[str, ...] | None = None
     file: Path | None = None
     reference: bool = False
+    held: bool = False
 
 
 class FrameBuffer:
@@ -43,7 +44,7 @@ class FrameBuffer:
     first and then a frame that shows it. Classes are what the network finds (:meth:`note`); frames it was not asked
     about, and frames in which it finds nothing, are classes of their own.
 
-    **References.** Some frames (:meth:`refer`) stay while others come and go, as long as they are not the most of all.
+    **References.** Some frames (:meth:`refer`), at most half of all, stay while others come and go.
 
     Frames are kept as a pinhole camera sees them (:mod:`sim2real_da.rectification`), as simulation does.
 
@@ -119,13 +120,19 @@ class FrameBuffer:
                 entry.classes = tuple(str(c) for c in index[entry.file.name])
             entry.reference = entry.file is not None and entry.file.name in references
 
+    def hold(self, frames: Sequence[Frame]) -> None:
+        """Keep these frames, and no others any more, until it is known what becomes of them."""
+        for entry in self._entries:
+            entry.held = any(entry.frame is frame for frame in frames)
+
     def refer(self, frames: Sequence[Frame], rng: np.random.Generator) -> None:
-        """Keep these frames beside the references of before; of more than :data:`REFERENCES` chance leaves as many."""
+        """Keep these frames beside the references of before; of more than :data:`REFERENCES`, or than half of all
+        frames, chance leaves as many."""
         for entry in self._entries:
             entry.reference = entry.reference or any(entry.frame is frame for frame in frames)
-        held = [e for e in self._entries if e.reference]
-        for i in rng.permutation(len(held))[REFERENCES:]:
-            held[i].reference = False
+        kept = [e for e in self._entries if e.reference]
+        for i in rng.permutation(len(kept))[min(REFERENCES, len(self._entries) // 2):]:
+            kept[i].reference = False
 
     def references(self) -> list[Frame]:
         """Return the frames that are kept as references."""
@@ -159,10 +166,9 @@ class FrameBuffer:
         self.bytes += frame.image.nbytes
 
     def _drop(self) -> None:
-        """Drop the oldest frame of the most frequent class; references only where they are half of all."""
-        spare = [i for i, e in enumerate(self._entries) if not e.reference]
-        if 2 * len(spare) <= len(self._entries):
-            spare = list(range(len(self._entries)))
+        """Drop the oldest frame of the most frequent class, and no reference or held one where there is another."""
+        spare = [i for i, e in enumerate(self._entries) if not (e.reference or e.held)]
+        spare = spare or list(range(len(self._entries)))
         counts = Counter(c for i in spare for c in _groups(self._entries[i]))
         crowded = max(counts, key=counts.__getitem__)
         index = next(i for i in spare if crowded in _groups(self._entries[i]))

@@ -108,6 +108,7 @@ class AdaptationSession:
         self._paused = False
         self._retreats = 0  # automatic rollbacks since an operator's last order
         self._frozen = ''
+        self._closed = False
         self._refused = 0  # candidates in a row
         self._pace = 1.0
         self._fault = ''
@@ -210,8 +211,10 @@ class AdaptationSession:
             except ValueError as error:
                 if self.labelled:
                     raise
-                with self._lock:  # what comes next may show something
+                with self._lock:  # what comes next may show something; no scene of it is trained on
                     self._held_out.clear()
+                    self._replay.clear()
+                    self._source_seen = 0
                 self._last_reason = f'{error}; other frames are taken'
                 log.warning('%s', self._last_reason)
                 return None
@@ -220,9 +223,10 @@ class AdaptationSession:
         camera = self._camera() if self.evidence else None
         reference = self._reference() if self.evidence else []
         decision = self._gate.decide(candidate, self.running, self.source, camera, reference)
-        if camera and (decision.promote or not reference) and decision.numbers.get('camera_places', 0) >= LEAST:
-            with self._lock:  # later candidates must not forget what this one was judged by
-                self.buffer.refer(camera, self._camera_rng)
+        with self._lock:
+            if camera and (decision.promote or not reference) and decision.numbers.get('camera_places', 0) >= LEAST:
+                self.buffer.refer(camera, self._camera_rng)  # later candidates must not forget what this was judged by
+            self.buffer.hold([])
         promotion: Promotion | None = None
         try:
             if decision.promote:
@@ -258,7 +262,7 @@ class AdaptationSession:
         :returns: what to publish instead
         :raises OSError: when the disk takes nothing; nothing has changed then
         """
-        if not self.evidence or self.labelled or self.running.recipe != self.recipe.name:
+        if not self.evidence or self.labelled or self.running.recipe == self.source.recipe != self.recipe.name:
             return None  # the source model is what one would go back to
         camera = self._camera()
         decline = camera_evidence.worse(self.running, self.source, camera, self.seed) if camera else ''
@@ -271,7 +275,9 @@ class AdaptationSession:
     def _camera(self) -> list[Frame]:
         with self._lock:
             count = min(FRAMES, len(self.buffer))
-            return self.buffer.sample(count, self._camera_rng) if count else []
+            frames = self.buffer.sample(count, self._camera_rng) if count else []
+            self.buffer.hold(frames)  # others go on to come while a candidate is judged
+            return frames
 
     def _reference(self) -> list[Frame]:
         with self._lock:
@@ -282,7 +288,7 @@ class AdaptationSession:
         """Learn on from the running version at half the pace: from where the learner is, nothing passes the gate."""
         step = self.step
         self._learner = self._learner_at(self.running, self.running.version, random=False)
-        self._learner.step_count = step  # schedules and ``max_steps`` go on
+        self._learner.step_count = step  # ``max_steps`` counts on; schedules are where that version's were
         self._pace = max(SLOWEST, 0.5 * self._pace)
         self._learner.slow(self._pace * 0.5 ** self._retreats)
         self._refused = 0
@@ -350,21 +356,26 @@ class AdaptationSession:
             log.warning('%s: a decision of the gate cannot be written: %s', path, error)
 
     def _publish(self, bundle: Bundle, decision: Decision, learner: Learner, parent: int | None = None,
-                 instead_of: int = 0, retreats: int | None = None, frozen: str = '') -> Promotion:
+                 instead_of: int = 0, retreats: int | None = None, frozen: str = '', forget: bool = False,
+                 ) -> Promotion:
         """Persist first, publish second.
 
         :param parent: version before it; None: the running one
         :param instead_of: version with the same weights, which need not be kept any more
         :param retreats: automatic rollbacks up to and with this one; None: as many as before
         :param frozen: why learning ends here
-        :raises OSError: when the disk takes nothing; nothing has changed then
+        :param forget: a restart shall know nothing of the buffer's frames
+        :raises OSError: when the disk takes nothing, or after :meth:`close`; nothing has changed then
         """
+        if self._closed:
+            raise OSError(f'{self.store.folder}: this session is closed')
         bundle.parent = self.running.version if parent is None else parent
         bundle.version = self.store.next_version()
         bundle.recipe = self.recipe.name
         path = self.store.save(bundle, learner.state({
             'generator': self._rng.bit_generator.state, 'camera': self._camera_rng.bit_generator.state,
-            'buffer': self.buffer.index(), 'references': self.buffer.reference_files(),
+            'buffer': {} if forget else self.buffer.index(),
+            'references': [] if forget else self.buffer.reference_files(),
             'retreats': self._retreats if retreats is None else retreats, 'frozen': frozen}), instead_of)
         self.running = bundle
         return Promotion(bundle.version, path.read_bytes(), decision)
@@ -434,9 +445,16 @@ class AdaptationSession:
         self._paused = True
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`, or although automatic rollbacks had frozen the learning."""
-        self._paused = False
+        """Go on after :meth:`pause`; when not paused, although rollbacks or failures had ended the learning."""
+        if self._paused:
+            self._paused = False  # a pause for scoring thaws nothing
+            return
         self._retreats, self._frozen = 0, ''
+        self._fault, self._bad_steps = '', 0
+
+    def close(self) -> None:
+        """Write no version any more, whatever another thread is at: another session may use the folder."""
+        self._closed = True
 
     def save(self) -> Path:
         """Return the file of the published version; every published version is on disk already."""
@@ -452,7 +470,7 @@ class AdaptationSession:
             raise ValueError(f'rollback: no version before {self.running.version} in {self.store.folder}; ~/reset goes '
                              'back to the source model')
         learner = self._learner_at(bundle, bundle.version, random=False)
-        learner.step_count = self.step  # schedules and ``max_steps`` go on
+        learner.step_count = self.step  # ``max_steps`` counts on; schedules are where that version's were
         promotion = self._restart(bundle, learner, f'rolled back to version {bundle.version}', bundle.parent,
                                   bundle.version)
         self._log('rollback', promotion.decision, promotion.version)
@@ -462,7 +480,7 @@ class AdaptationSession:
         """Publish the source model again, forget the buffer, and start learning from it."""
         source = self.source.copy()
         learner = self._fresh_learner(source)
-        promotion = self._restart(source, learner, 'reset to the source model', self.running.version)
+        promotion = self._restart(source, learner, 'reset to the source model', self.running.version, forget=True)
         with self._lock:
             self.buffer.clear()
         self._log('reset', promotion.decision, promotion.version)
@@ -493,10 +511,11 @@ class AdaptationSession:
         return self._fresh_learner(bundle)
 
     def _restart(self, bundle: Bundle, learner: Learner, reason: str, parent: int, instead_of: int = 0,
-                 retreats: int = 0, frozen: str = '') -> Promotion:
+                 retreats: int = 0, frozen: str = '', forget: bool = False) -> Promotion:
         """Publish earlier weights and learn on from them; see :meth:`_publish`."""
         # a disk that takes nothing raises here, before anything has changed
-        promotion = self._publish(bundle, Decision(True, reason), learner, parent, instead_of, retreats, frozen)
+        promotion = self._publish(bundle, Decision(True, reason), learner, parent, instead_of, retreats, frozen,
+                                  forget)
         self._learner = learner
         with self._lock:
             self.buffer.forget_classes()
