@@ -636,6 +636,15 @@ def test_frames_that_come_during_a_validation_push_out_none_it_judges_by(small, 
     assert not any(entry.held for entry in adaptation.buffer._entries)
 
 
+def test_a_buffer_that_is_too_small_is_named(small, tmp_path):
+    adaptation = session(small, tmp_path, buffer_bytes=5 * 320 * 240 * 3)
+    feed(adaptation, 4)
+    adaptation._source_seen += 100
+    feed(adaptation, 8)
+    assert adaptation.state == 'waiting for data'
+    assert adaptation.reason == 'real frames: 5 of 8; the buffer holds no more of this size, give it more memory'
+
+
 def test_a_pause_for_scoring_thaws_nothing(small, tmp_path):
     adaptation = session(small, tmp_path)
     adaptation._frozen, adaptation._retreats, adaptation._fault = 'three times', 3, 'no finite loss'

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from std_srvs.srv import Trigger  # noqa: E402
 
 from sim2real_da.networks.bundle import Bundle  # noqa: E402
 from sim2real_da.nodes.adaptation import Adaptation  # noqa: E402
+from sim2real_da.online.gate import Gate  # noqa: E402
 from sim2real_da.online.store import alone_in  # noqa: E402
 
 
@@ -87,14 +89,12 @@ def test_a_hold_outlives_a_deactivation(make: Any) -> None:
     node, topic = make()
     order(node, 'hold')
     node.trigger_activate()
-    until(lambda: node._waiting is not None)
-    assert topic.versions == [1]
+    until(lambda: node._newest.version == 2)
     node.trigger_deactivate()
     node.trigger_activate()
-    assert topic.versions == [1, 1]
     assert 'waits until ~/release, version 3' in order(node, 'rollback')[1]
-    assert topic.versions == [1, 1]
-    assert 'published weights version 3' in order(node, 'release')[1] and topic.versions == [1, 1, 3]
+    assert topic.versions == []
+    assert 'published weights version 3' in order(node, 'release')[1] and topic.versions == [3]
 
 
 def test_in_shadow_nothing_new_is_published_and_a_way_back_is(make: Any) -> None:
@@ -120,6 +120,88 @@ def test_in_shadow_from_the_start_an_order_says_that_nothing_is_published(make: 
     assert topic.versions == [], 'a hold outlives shadow'
     order(node, 'release')
     until(lambda: topic.versions == [3])
+
+
+def test_a_hold_in_shadow_outlives_both(make: Any) -> None:
+    node, topic = make(shadow=True)
+    node.trigger_activate()
+    until(lambda: node._newest.version == 2)
+    order(node, 'hold')
+    node.set_parameters([Parameter('shadow', value=False)])
+    node.trigger_deactivate()
+    node.trigger_activate()
+    time.sleep(0.5)
+    assert topic.versions == []
+    assert 'published weights version 2' in order(node, 'release')[1] and topic.versions == [2]
+    assert order(node, 'release')[1] == 'nothing waited'
+
+
+def test_what_a_validation_found_that_outlasted_a_deactivation_is_published(make: Any) -> None:
+    node, topic = make()
+    node.trigger_activate()
+    until(lambda: topic.versions == [1, 2])
+    order(node, 'hold')
+    node.trigger_deactivate()
+    promotion = node._session.rollback()  # as a step in work would have: on disk, and nobody there to publish it
+    node.trigger_activate()
+    assert topic.versions == [1, 2, 2] and promotion.version == 3
+    assert 'published weights version 3' in order(node, 'release')[1]
+
+
+def test_nothing_new_is_published_while_paused(make: Any) -> None:
+    node, topic = make(max_steps=0, gate_every=1)
+    node.trigger_activate()
+    until(lambda: len(topic.versions) > 1)
+    order(node, 'pause')
+    with node._lock:  # the validation in work has ended
+        published = list(topic.versions)
+        late = dataclasses.replace(node._session.rollback(), back=False)
+        assert 'waits until ~/resume' in node._announce(late)
+    time.sleep(0.3)
+    assert topic.versions == published
+    node.set_parameters([Parameter('max_steps', value=1)])
+    order(node, 'resume')
+    until(lambda: topic.versions == [*published, late.version])
+
+
+def test_an_exception_while_publishing_is_said_and_ends_no_thread(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, topic = make()
+    publish = topic.publish
+
+    def fail(message: Any) -> None:
+        monkeypatch.setattr(topic, 'publish', publish)
+        raise RuntimeError('no memory for a message')
+
+    node.trigger_activate()
+    monkeypatch.setattr(topic, 'publish', fail)
+    until(lambda: node._fault)
+    assert 'no memory' in node._fault and node._worker.is_alive()
+    until(lambda: topic.versions == [1, 2])  # tried again
+
+
+def test_a_validation_that_outlasts_a_cleanup_writes_nothing(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    node, _ = make()
+    monkeypatch.setattr('sim2real_da.nodes.adaptation.JOIN_S', 0.05)
+    validating, free = threading.Event(), threading.Event()
+    decide = Gate.decide
+
+    def slow(self: Gate, *given: Any) -> Any:
+        validating.set()
+        free.wait(20)
+        return decide(self, *given)
+
+    monkeypatch.setattr(Gate, 'decide', slow)
+    node.trigger_activate()
+    assert validating.wait(60)
+    worker, first = node._worker, node._session
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert worker.is_alive()
+    free.set()
+    worker.join(20)
+    assert 'this session is closed' in first.reason
+    assert node._session.store.versions() == [1] and node._session.running.version == 1
 
 
 def test_orders_during_a_validation(make: Any) -> None:

@@ -34,6 +34,7 @@ from sim2real_da.nodes.labels import LABEL_SOURCES, LabelSource
 from sim2real_da.nodes.labels import PARAMETERS as LABELS
 from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, run, weights_path
 from sim2real_da.online.curves import Curves
+from sim2real_da.online.gate import Decision
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
 from sim2real_da.online.store import WeightStore, alone_in
 from sim2real_da.recipes import load_recipe
@@ -47,6 +48,16 @@ JOIN_S = 3.5
 PATIENCE_S = 30.0  # that a service waits for the step or validation in work
 ASK_AGAIN = 'ask again in a moment'
 WATCH_S = 60.0  # between two looks at the published weights while nothing is learnt
+
+
+def _of(session: AdaptationSession) -> Promotion:
+    """Return the session's current version as it is published when a node starts."""
+    current = session.current()
+    return Promotion(current.version, current.to_bytes(), Decision(True, 'the newest on disk'))
+
+
+def _what(promotion: Promotion) -> str:
+    return f'version {promotion.version}: {promotion.decision.reason}'
 
 
 class Adaptation(ManagedNode):
@@ -133,9 +144,9 @@ class Adaptation(ManagedNode):
         self._lock = threading.Lock()  # the session is used from one thread at a time
         self._curves = Curves(self._state_dir / 'tensorboard') if self.get('tensorboard') else None
         self._held = False
-        self._waiting: Promotion | None = None
-        self._published = b''  # the newest weights on the topic
-        self._kept_back = False  # because of shadow
+        self._outlet = threading.RLock()  # orders that hold weights back wait for a publication, and it for them
+        self._newest = _of(self._session)
+        self._published: Promotion | None = None  # the newest weights on the topic
         self._watched = time.monotonic()
         self._fault = ''
         self._load = 0.0  # of a core, where it is too high to learn
@@ -159,9 +170,9 @@ class Adaptation(ManagedNode):
     def activate(self) -> None:
         """Publish the current version for perception nodes that come later, and start to learn."""
         assert self._session is not None
-        self._kept_back = self.get('shadow')
-        if not self._kept_back:
-            self._publish(self._published if self._waiting else self._session.current().to_bytes())
+        self._catch_up(self._session)
+        if self._let_out() and self._published is not None:
+            self._publish(self._published)
         self._stop = threading.Event()  # a step in work from before a deactivation looks at its own
         self._worker = threading.Thread(target=self._learn, name='learner', daemon=True)
         self._worker.start()
@@ -186,6 +197,8 @@ class Adaptation(ManagedNode):
 
     def cleanup(self) -> None:
         """Forget the session; its versions stay on disk."""
+        if self._session is not None:
+            self._session.close()  # a validation that outlasts this writes nothing: the folder may be another's
         self._alone.close()
         curves, self._curves = self._curves if self._session is not None else None, None
         if curves is not None:
@@ -264,33 +277,43 @@ class Adaptation(ManagedNode):
             started = time.monotonic()
             busy = False
             with self._lock:
-                load = os.getloadavg()[0] / (os.cpu_count() or 1)
-                self._load = load if 0 < self.get('max_load') < load else 0.0
-                self._leave_shadow(session)
-                if not self._fault and not self._load and not stop.is_set():
-                    for name in LIVE:
-                        setattr(session, name, self.get(name))
-                    session.max_seconds = 60 * self.get('max_minutes')
-                    busy = session.state == 'adapting'
-                    try:
-                        promotion = session.work() if busy else self._watch(session)
-                    except Exception as error:
-                        self._fault = f'{type(error).__name__}: {error}'
-                        self.get_logger().error(
-                            f'learning stopped: {self._fault}; ~/resume, ~/rollback or ~/reset goes on\n'
-                            f'{traceback.format_exc()}')
-                        promotion = None
-                    if promotion is not None and not stop.is_set():
-                        self._announce(promotion)
-                    if busy:
-                        self._draw_curves(session)
-                        self._remember(session)  # the status seldom finds the lock free while steps follow each other
+                if stop.is_set():
+                    return
+                try:
+                    busy = self._work(session, stop)
+                except Exception as error:
+                    self._fault = f'{type(error).__name__}: {error}'
+                    self.get_logger().error(
+                        f'learning stopped: {self._fault}; ~/resume, ~/rollback or ~/reset goes on\n'
+                        f'{traceback.format_exc()}')
             if not busy:
                 stop.wait(IDLE_S)
                 continue
             spent = time.monotonic() - started
             duty = self.get('duty_cycle')
             stop.wait(max(REST_S, spent * (1 - duty) / duty))
+
+    def _work(self, session: AdaptationSession, stop: threading.Event) -> bool:
+        """Take a step, or look after what is published while there is none to take; return whether it was a step."""
+        load = os.getloadavg()[0] / (os.cpu_count() or 1)
+        self._load = load if 0 < self.get('max_load') < load else 0.0
+        for name in LIVE:
+            setattr(session, name, self.get(name))
+        session.max_seconds = 60 * self.get('max_minutes')
+        busy = not self._fault and not self._load and session.state == 'adapting'
+        promotion = session.work() if busy else self._watch(session)
+        if stop.is_set():  # the next activation publishes what was found
+            return busy
+        if promotion is not None:
+            self._announce(promotion)
+        else:
+            self._catch_up(session)
+            if self._published is None or self._newest.version != self._published.version:
+                self._let_out()  # shadow or a pause may be over
+        if busy:
+            self._draw_curves(session)
+            self._remember(session)  # the status seldom finds the lock free while steps follow each other
+        return busy
 
     def _watch(self, session: AdaptationSession) -> Promotion | None:
         """Look now and then whether what is published is still good when nothing is learnt."""
@@ -313,35 +336,40 @@ class Adaptation(ManagedNode):
             self._curves = None
 
     def _announce(self, promotion: Promotion) -> str:
-        """Publish weights that are on disk already, or keep them back while held; return what was done.
-
-        In shadow nothing is published, except earlier weights instead of ones that were published before.
-        """
+        """Publish weights that are on disk already, unless they are to be kept back; return what was done."""
         self._write_history()
-        what = f'version {promotion.version}: {promotion.decision.reason}'
-        if self.get('shadow') and not (promotion.back and self._published):
-            done = f'shadow: kept and not published, {what}'
-            self._kept_back = True
-        elif self._held:
-            self._waiting = promotion
-            done = f'waits until ~/release, {what}'
-        else:
-            self._publish(promotion.data)
-            done = f'published weights {what}'
-        self.get_logger().info(done)
-        return done
+        self._newest = promotion
+        kept = self._let_out()
+        if kept:
+            self.get_logger().info(kept)
+        return kept or f'published weights {_what(promotion)}'
 
-    def _leave_shadow(self, session: AdaptationSession) -> None:
-        """Publish what runs by now once shadow is over."""
-        if not self._kept_back or self._held or self.get('shadow'):
-            return
-        current = session.current()
-        self._publish(current.to_bytes())
-        self.get_logger().info(f'shadow is over: published weights version {current.version}')
+    def _let_out(self) -> str:
+        """Publish the newest weights; return why not when something keeps them back.
 
-    def _publish(self, data: bytes) -> None:
-        self._weights.publish(messages.weights_message(data))
-        self._published, self._kept_back = data, False
+        In shadow nothing is published, except earlier weights instead of ones that were published before. During a
+        pause, for which somebody scores what is published, nothing but these either.
+        """
+        with self._outlet:
+            newest = self._newest
+            if self.get('shadow') and not (newest.back and self._published):
+                return f'shadow: kept and not published, {_what(newest)}'
+            if self._held:
+                return f'waits until ~/release, {_what(newest)}'
+            if self._session is not None and self._session.state == 'paused' and not newest.back and self._published:
+                return f'waits until ~/resume, {_what(newest)}'
+            self._publish(newest)
+        self.get_logger().info(f'published weights {_what(newest)}')
+        return ''
+
+    def _catch_up(self, session: AdaptationSession) -> None:
+        """Take note of weights that a validation found which outlasted a deactivation."""
+        if self._newest.version != session.current().version:
+            self._newest = _of(session)
+
+    def _publish(self, promotion: Promotion) -> None:
+        self._weights.publish(messages.weights_message(promotion.data))
+        self._published = promotion
 
     def _write_history(self) -> None:
         """Keep what the learning curves need beside the weights; a disk that refuses is said and stops nothing."""
@@ -385,18 +413,21 @@ class Adaptation(ManagedNode):
         return f'learning is paused at step {session.step}'
 
     def _resume(self, session: AdaptationSession) -> str:
-        self._fault = ''
+        if session.state != 'paused':
+            self._fault = ''
         session.resume()
         return f'learning goes on at step {session.step}'
 
     def _hold(self, _session: AdaptationSession) -> str:
-        self._held = True
+        with self._outlet:
+            self._held = True
         return 'no weights are published until ~/release'
 
     def _release(self, _session: AdaptationSession) -> str:
         self._held = False
-        waiting, self._waiting = self._waiting, None
-        return 'nothing waited' if waiting is None else self._announce(waiting)
+        if self._published is not None and self._published.version == self._newest.version:
+            return 'nothing waited'
+        return self._let_out() or f'published weights {_what(self._newest)}'
 
     def _save(self, session: AdaptationSession) -> str:
         self._write_history()
@@ -410,7 +441,6 @@ class Adaptation(ManagedNode):
 
     def _restarted(self, promotion: Promotion) -> str:
         self._fault = ''
-        self._waiting = None
         return self._announce(promotion)
 
     # --- status ----------------------------------------
@@ -452,8 +482,8 @@ class Adaptation(ManagedNode):
         if self._load and self._state == 'adapting':
             self._state = 'waiting for the load'
             self._reason = f'{self._load:.2f} a core over the last minute, max_load {self.get("max_load"):g}'
-        if self._waiting is not None:
-            self._state, self._reason = 'held', f'version {self._waiting.version} waits until ~/release'
+        if self._held and (self._published is None or self._published.version != self._newest.version):
+            self._state, self._reason = 'held', f'version {self._newest.version} waits until ~/release'
         if self._fault:
             self._state, self._reason = 'faulted', self._fault
 

@@ -73,6 +73,11 @@ class FrameBuffer:
     def __len__(self) -> int:
         return len(self._entries)
 
+    @property
+    def full(self) -> bool:
+        """Whether another frame like the newest would push one out."""
+        return bool(self._entries) and self.bytes + self._entries[-1].frame.image.nbytes > self.capacity_bytes
+
     def admit(self, frame: Frame) -> bool:
         """Add a frame, dropping others where room is needed; False when it shows nothing new or cannot fit."""
         thumbnail = _thumbnail(frame)

@@ -415,7 +415,8 @@ class AdaptationSession:
         if len(self._replay) < self.recipe.source_frames:
             return f'simulated frames for training: {len(self._replay)} of {self.recipe.source_frames}'
         if self._learner.needs_target and len(self.buffer) < FEWEST_TARGETS:
-            return f'real frames: {len(self.buffer)} of {FEWEST_TARGETS}'
+            found = f'real frames: {len(self.buffer)} of {FEWEST_TARGETS}'
+            return f'{found}; the buffer holds no more of this size, give it more memory' if self.buffer.full else found
         return ''
 
     @property
