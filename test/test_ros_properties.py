@@ -9,6 +9,7 @@ import array
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers import box_model
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -230,3 +231,15 @@ def test_a_manifest_that_claims_terabytes_is_refused_without_them(change, messag
         manifest[key] = {**manifest[key], **value} if isinstance(value, dict) else value
     with pytest.raises(WeightsError, match=message):
         Bundle.from_bytes(pack(tensors, manifest))
+
+
+@pytest.mark.parametrize('kind', [torch.bfloat16, torch.float8_e4m3fn])
+def test_numbers_that_numpy_lacks_are_refused_by_name(monkeypatch, kind):
+    manifest, tensors = dict(read_manifest(WEIGHTS)), unpack(WEIGHTS, 'bundle')[1]
+    name = next(k for k, v in tensors.items() if v.is_floating_point())
+    tensors[name] = tensors[name].to(kind)
+    with monkeypatch.context() as patch:
+        patch.setattr('sim2real_da.networks.weights_file.checksum', lambda _: '')
+        data = pack(tensors, manifest)
+    with pytest.raises(WeightsError, match=f'{name}.* is of {kind}'):
+        Bundle.from_bytes(data)

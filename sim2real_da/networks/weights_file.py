@@ -8,6 +8,7 @@ The manifest is JSON in the file's metadata: format, kind ('bundle': detector an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,11 +45,12 @@ def unpack(data: bytes | bytearray | memoryview, kind: str) -> tuple[dict[str, A
     """Return manifest and tensors.
 
     :param kind: 'bundle', 'classifier', ...
-    :raises WeightsError: for another kind, truncated or damaged data, a wrong checksum
+    :raises WeightsError: for another kind, truncated or damaged data, a wrong checksum, numbers of an unknown type
     """
     manifest = read_manifest(data)
-    if kind_of(manifest) != kind:
-        raise WeightsError(f'weights: a {kind_of(manifest)}, expected a {kind}')
+    if (found := kind_of(manifest)) != kind:
+        found = found.encode('unicode_escape').decode()  # a file may say anything here, also what no log can carry
+        raise WeightsError(f'weights: a {found}, expected a {kind}')
     try:
         tensors = load(bytes(data))
     except (SafetensorError, ValueError, KeyError) as error:
@@ -105,7 +107,7 @@ def load_network(path: Path | str, kind: str,
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to a temporary file beside ``path``, flush it to the disk and rename it."""
+    """Write ``data`` to a temporary file beside ``path``, flush it to the disk, rename it and flush its folder."""
     handle, name = tempfile.mkstemp(UNFINISHED, f'.{path.name}.', path.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -116,6 +118,13 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    # a power cut may lose a rename that is not flushed; the file is in place, so a folder that cannot be is no error
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -172,10 +181,17 @@ def manifest_of(path: Path) -> dict[str, Any]:
 
 
 def checksum(tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over names, types, shapes and content in the order of the names."""
+    """SHA-256 over names, types, shapes and content in the order of the names.
+
+    :raises WeightsError: for a tensor of a type that numpy lacks, bfloat16 for instance
+    """
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
-        digest.update(tensor.numpy().tobytes())
+        try:
+            digest.update(tensor.numpy().tobytes())
+        except TypeError as error:
+            raise WeightsError(f'weights: {name!r} is of {tensor.dtype}, which cannot be read; use float16 or '
+                               f'float32') from error
     return digest.hexdigest()
