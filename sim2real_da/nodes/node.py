@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,7 @@ class ManagedNode(LifecycleNode):
         self._configured = False
         self._topics: dict[str, _Topic] = {}
         self._undo: list[Callable[[], object]] = []
+        self._hand_over: list[Callable[[], None]] = []
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._table = {p.name: p for p in (*self.PARAMETERS, *COMMON)}
         for parameter in self._table.values():
@@ -191,7 +193,7 @@ class ManagedNode(LifecycleNode):
             try:
                 self._check(parameter.name, parameter.value)
             except InvalidParameterValueException as error:
-                return SetParametersResult(successful=False, reason=str(error))
+                return SetParametersResult(successful=False, reason=printable(error))
         return SetParametersResult(successful=True)
 
     # --- entities ----------------------------------------
@@ -211,6 +213,8 @@ class ManagedNode(LifecycleNode):
                   group: CallbackGroup | None = None, raw: bool = False) -> Any:
         """Make a subscription whose callback runs while the node is active.
 
+        A latched message that came before is handed over on activation: its publisher does not send it again.
+
         :param callback: its MessageError is counted and logged with the topic's name, and the message is dropped; so is
             one that it cannot bear, with the traceback
         :param depth: of the queue; default: 10, or 1 when latched
@@ -219,29 +223,46 @@ class ManagedNode(LifecycleNode):
         :param raw: the callback gets the message's bytes, undecoded
         """
         state = self._topics.setdefault(topic, _Topic(self.resolve_topic_name(topic), watched))
+        qos = _qos(depth, latched, sensor)
+        missed: deque[Any] = deque(maxlen=qos.depth)  # as many as the middleware keeps for one that comes late
 
         def receive(message: Any) -> None:
             state.heard = time.monotonic()
             state.received += 1
-            if not self.active:
-                return
+            if self.active:
+                take(message)
+            elif latched:
+                missed.append(message)
+
+        def take(message: Any) -> None:
             try:
                 callback(message)
             except MessageError as error:
                 self.refuse(topic, error)
             except Exception as error:  # no message may end a node, whatever is wrong with it
-                self.get_logger().error(f'{state.name}: {traceback.format_exc()}')
+                self.get_logger().error(printable(f'{state.name}: {traceback.format_exc()}'))
                 self.refuse(topic, f'{type(error).__name__}: {error}')
 
+        def hand_over() -> None:
+            while missed:
+                take(missed.popleft())
+
+        if latched:
+            self._hand_over.append(hand_over)
         subscription = self.create_subscription(
-            kind, topic, receive, _qos(depth, latched, sensor), callback_group=group, raw=raw,
+            kind, topic, receive, qos, callback_group=group, raw=raw,
             qos_overriding_options=QoSOverridingOptions.with_default_policies())
         self._undo.append(lambda: self.destroy_subscription(subscription))
         return subscription
 
     def offer(self, kind: Any, name: str, callback: Callable[[Any, Any], Any]) -> None:
-        """Make a service."""
-        service = self.create_service(kind, name, callback)
+        """Make a service whose response has a ``message``."""
+        def answer(request: Any, response: Any) -> Any:
+            response = callback(request, response)
+            response.message = printable(response.message)
+            return response
+
+        service = self.create_service(kind, name, answer)
         self._undo.append(lambda: self.destroy_service(service))
 
     def every(self, period_s: float, callback: Callable[[], None]) -> Any:
@@ -260,11 +281,11 @@ class ManagedNode(LifecycleNode):
         """Count a message that cannot be used and say why, not more often than every few seconds a topic."""
         state = self._topics.setdefault(topic, _Topic(self.resolve_topic_name(topic), False))
         state.bad += 1
-        state.last_error = str(error)
+        state.last_error = printable(error)
         now = time.monotonic()
         if now - state.last_log >= LOG_PERIOD_S:
             state.last_log = now
-            self.get_logger().warning(f'refused a message on {state.name} ({state.bad} so far): {error}')
+            self.get_logger().warning(f'refused a message on {state.name} ({state.bad} so far): {state.last_error}')
 
     def silent_topics(self) -> list[str]:
         """Return a sentence for each watched topic that has been silent for too long."""
@@ -285,9 +306,13 @@ class ManagedNode(LifecycleNode):
         return result
 
     def _publish_diagnostics(self) -> None:
-        message = DiagnosticArray(status=[self.status()])
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+        try:
+            message = DiagnosticArray(status=[self.status()])
+            message.header.stamp = self.get_clock().now().to_msg()
+            self._diagnostics.publish(message)
+        except Exception:  # a state that cannot be told is no reason to end
+            self.get_logger().error(printable(f'no diagnostics: {traceback.format_exc()}'),
+                                    throttle_duration_sec=LOG_PERIOD_S)
 
     def status(self) -> DiagnosticStatus:
         """Return the node's state with its reason, silent topics and refused messages."""
@@ -304,8 +329,8 @@ class ManagedNode(LifecycleNode):
                 counts[f'refused {state.name}'] = state.bad
                 counts[f'last refusal {state.name}'] = state.last_error
         return DiagnosticStatus(
-            level=level, name=self.get_fully_qualified_name(), message=text, hardware_id='sim2real_da',
-            values=[KeyValue(key=k, value=_text(v)) for k, v in {**values, **counts}.items()])
+            level=level, name=self.get_fully_qualified_name(), message=printable(text), hardware_id='sim2real_da',
+            values=[KeyValue(key=printable(k), value=_text(v)) for k, v in {**values, **counts}.items()])
 
     # --- life ----------------------------------------
 
@@ -316,7 +341,7 @@ class ManagedNode(LifecycleNode):
                 step()
         except Exception as error:
             detail = '' if isinstance(error, ValueError | OSError) else f'\n{traceback.format_exc()}'
-            self.get_logger().error(f'{what} failed: {type(error).__name__}: {error}{detail}')
+            self.get_logger().error(printable(f'{what} failed: {type(error).__name__}: {error}{detail}'))
             return False
         return True
 
@@ -337,7 +362,7 @@ class ManagedNode(LifecycleNode):
             super(ManagedNode, self).on_activate(state)
             self.active = True
 
-        if self._attempt('activate', [enable, self.activate]):
+        if self._attempt('activate', [enable, self.activate, *self._hand_over]):
             return TransitionCallbackReturn.SUCCESS
         self.active = False
         self._attempt('deactivate', [self.deactivate, lambda: super(ManagedNode, self).on_deactivate(state)])
@@ -372,6 +397,7 @@ class ManagedNode(LifecycleNode):
         while self._undo:
             done = self._attempt('cleanup', [self._undo.pop()]) and done
         self._topics.clear()
+        self._hand_over.clear()
         return done
 
     def start(self) -> bool:
@@ -389,8 +415,16 @@ def _qos(depth: int | None, latched: bool = False, sensor: bool = False) -> QoSP
         durability=QoSDurabilityPolicy.TRANSIENT_LOCAL if latched else QoSDurabilityPolicy.VOLATILE)
 
 
+def printable(text: object) -> str:
+    """Return text from outside as logs and messages can carry it.
+
+    rclpy raises for a lone surrogate, which JSON and file names may hold, and cuts the text at a NUL.
+    """
+    return str(text).encode('utf-8', 'backslashreplace').decode().replace('\0', '\\0')
+
+
 def _text(value: object) -> str:
-    return f'{value:.6g}' if isinstance(value, float) else str(value)
+    return f'{value:.6g}' if isinstance(value, float) else printable(value)
 
 
 class _ToRos(logging.Handler):
@@ -402,7 +436,7 @@ class _ToRos(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # rclpy ties a severity to the line that logs, so each severity has its own
-        text = self.format(record)
+        text = printable(self.format(record))
         if record.levelno >= logging.ERROR:
             self._logger.error(text)
         elif record.levelno >= logging.WARNING:

@@ -27,7 +27,7 @@ from sim2real_da.networks.estimator import Estimator
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.messages import MessageError
-from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, run, weights_path
+from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, printable, run, weights_path
 from sim2real_da.nodes.pose_output import PARAMETERS as OUTPUT
 from sim2real_da.nodes.pose_output import PoseOutput, read_thresholds
 
@@ -88,13 +88,14 @@ class Perception(ManagedNode):
         """Load the model and make the topics."""
         path = weights_path(self.get('weights'))
         bundle = Bundle.load(path)
-        self._location = str(path)
+        self._location = printable(path)
         self._estimator = self._estimator_of(bundle)
         self._inbox: Image | CompressedImage | None = None
         self._wake = threading.Condition()
         self._stopping = False
         self._accepted = self._answered = self._swaps = self._rejected = 0
         self._rejection = ''
+        self._senders = 0
         self._held = False
         self._waiting: Bundle | None = None
         self._latencies: deque[float] = deque(maxlen=200)
@@ -137,17 +138,20 @@ class Perception(ManagedNode):
         """Say which weights run and how many images were answered."""
         assert self._estimator is not None and self._output is not None
         version = self._estimator.bundle.version
+        publishers = self._count_publishers()
         values: dict[str, object] = {
             'weights_version': version, 'recipe': self._estimator.bundle.recipe, 'frames_accepted': self._accepted,
             'frames_answered': self._answered, 'weight_swaps': self._swaps, 'weights_rejected': self._rejected,
-            'last_rejection': self._rejection, 'held': self._held, 'too_old': self._output.too_old,
-            'without_transform': self._output.without_transform,
+            'last_rejection': self._rejection, 'weights_publishers': publishers, 'held': self._held,
+            'too_old': self._output.too_old, 'without_transform': self._output.without_transform,
         }
         latencies = sorted(self._latencies)
         if latencies:
             values['inference_ms_p50'] = 1e3 * latencies[len(latencies) // 2]
         if self._rejected and self._rejection:
             return DiagnosticStatus.WARN, f'weights v{version}; newer ones were rejected: {self._rejection}', values
+        if publishers > 1:
+            return DiagnosticStatus.WARN, f'weights v{version}; {publishers} publishers, expected one', values
         if self._output.without_transform:
             return (DiagnosticStatus.WARN, f'weights v{version}; {self._output.without_transform} pictures without a '
                     f'transform to {self.get("target_frame")}: {self._output.reason}', values)
@@ -175,7 +179,7 @@ class Perception(ManagedNode):
             except MessageError as error:
                 self.refuse(self._camera.topic, error)
             except Exception as error:  # out of memory, a broken driver: name it, drop this image, go on
-                self.get_logger().error(f'inference failed: {type(error).__name__}: {error}')
+                self.get_logger().error(printable(f'inference failed: {type(error).__name__}: {error}'))
                 self.refuse(self._camera.topic, f'inference failed: {error}')
             finally:
                 self._group.free = True
@@ -208,32 +212,56 @@ class Perception(ManagedNode):
         self._vision_info.publish(messages.vision_info_message(
             f'sim2real_da detector + pose network, recipe {bundle.recipe}', self._location, bundle.version, head))
 
+    def _count_publishers(self) -> int:
+        """Return how many publish weights; whoever sends the highest number wins, so more than one is worth a line."""
+        topic = self.resolve_topic_name('weights')
+        count = self.count_publishers(topic)
+        if count > 1 and count != self._senders:
+            self.get_logger().warning(f'{count} publishers on {topic}, expected one')
+        self._senders = count
+        return count
+
     def _receive_weights(self, message: UInt8MultiArray) -> None:
         assert self._estimator is not None
         current = self._estimator.bundle
+        newest = self._waiting or current
         try:
             bundle = Bundle.from_bytes(memoryview(message.data), like=current)
-            if bundle.version == current.version and bundle.recipe == current.recipe:
+            if any(bundle.version == known.version and bundle.recipe == known.recipe for known in (current, newest)):
                 return  # the latched message of a restarted publisher
-            if bundle.version <= current.version:
+            if bundle.version <= newest.version:
+                state = 'waiting' if self._waiting else 'running'
                 raise WeightsError(
-                    f'weights: version {bundle.version} is not newer than the running {current.version}; versions only '
+                    f'weights: version {bundle.version} is not newer than the {state} {newest.version}; versions only '
                     f'grow, also on rollback')
+            if not self._held:
+                self._swap(bundle)
+                return
         except WeightsError as error:
-            self._rejected += 1
-            self._rejection = str(error)
-            raise MessageError(f'weights: rejected, version {current.version} keeps running: {error}') from error
-        if self._held:
-            self._waiting = bundle
-            self.get_logger().info(f'weights version {bundle.version} wait until ~/release')
-            return
-        self._swap(bundle)
+            raise MessageError(self._reject(error)) from error
+        self._waiting = bundle
+        self.get_logger().info(f'weights version {bundle.version} wait until ~/release')
+
+    def _reject(self, error: WeightsError) -> str:
+        """Count weights that cannot be used and return the line that says so."""
+        assert self._estimator is not None
+        self._rejected += 1
+        self._rejection = str(error)
+        return f'weights: rejected, version {self._estimator.bundle.version} keeps running: {error}'
 
     def _estimator_of(self, bundle: Bundle) -> Estimator:
         return Estimator(bundle, self.get('device'), self.get('score_threshold'), self.get('max_detections'))
 
     def _swap(self, bundle: Bundle) -> None:
-        self._estimator = self._estimator_of(bundle)
+        """Run other weights from the next image on.
+
+        :raises WeightsError: when the device cannot take them; those so far run on
+        """
+        try:
+            self._estimator = self._estimator_of(bundle)
+        except Exception as error:  # out of memory, a broken driver
+            raise WeightsError(f'weights: version {bundle.version} cannot be run on {self.get("device")}: '
+                               f'{type(error).__name__}: {error}') from error
         self._swaps += 1
         self._rejection = ''
         self.get_logger().info(f'weights version {bundle.version} (recipe {bundle.recipe}) from the next image on')
@@ -248,7 +276,12 @@ class Perception(ManagedNode):
         self._held = False
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            self._swap(waiting)
+            try:
+                self._swap(waiting)
+            except WeightsError as error:
+                response.success, response.message = False, self._reject(error)
+                self.refuse('weights', response.message)
+                return response
         response.success = True
         response.message = f'weights version {waiting.version} taken' if waiting is not None else 'nothing waited'
         return response
