@@ -103,7 +103,8 @@ def test_discriminator_learns_and_the_features_move_against_it():
     before.backward()
     moved = features.detach() - 5.0 * features.grad / features.grad.norm()
     after = objective.losses(outputs([moved], 100))['domain']
-    assert float(after.detach()) > float(before.detach())  # a descent step on the sum makes the domains harder to tell apart
+    # a descent step on the sum makes the domains harder to tell apart
+    assert float(after.detach()) > float(before.detach())
 
 
 def test_discriminators_drop_a_tenth_and_keep_the_mean():

@@ -32,7 +32,7 @@ from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.labels import LABEL_SOURCES, LabelSource
 from sim2real_da.nodes.labels import PARAMETERS as LABELS
-from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, run, weights_path
+from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, printable, run, weights_path
 from sim2real_da.online.curves import Curves
 from sim2real_da.online.gate import Decision
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
@@ -283,9 +283,9 @@ class Adaptation(ManagedNode):
                     busy = self._work(session, stop)
                 except Exception as error:
                     self._fault = f'{type(error).__name__}: {error}'
-                    self.get_logger().error(
+                    self.get_logger().error(printable(
                         f'learning stopped: {self._fault}; ~/resume, ~/rollback or ~/reset goes on\n'
-                        f'{traceback.format_exc()}')
+                        f'{traceback.format_exc()}'))
             if not busy:
                 stop.wait(IDLE_S)
                 continue

@@ -38,6 +38,7 @@ from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.shared_memory import remove_leftovers
 from sim2real_da.resources import weights_file
 
+LONGEST = 500  # characters of why a message was refused, which may quote it
 LOG_PERIOD_S = 5.0  # a complaint about one topic is repeated at most this often
 EXIT_DEADLINE_S = 4.5  # after a signal; a launch system kills after 5 s
 
@@ -281,7 +282,7 @@ class ManagedNode(LifecycleNode):
         """Count a message that cannot be used and say why, not more often than every few seconds a topic."""
         state = self._topics.setdefault(topic, _Topic(self.resolve_topic_name(topic), False))
         state.bad += 1
-        state.last_error = printable(error)
+        state.last_error = printable(error)[:LONGEST]
         now = time.monotonic()
         if now - state.last_log >= LOG_PERIOD_S:
             state.last_log = now
