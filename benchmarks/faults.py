@@ -255,7 +255,8 @@ def kills(graph: Graph, robots: list[Robot], count: int) -> dict[str, Any]:
     return {**hit, 'lost_promotions': lost, 'broken_files': broken, 'unverified': sum(r.unverified for r in robots),
             'leftovers_after_restart': leftovers, 'versions_written': sum(max(r.versions()) for r in robots),
             'slowest_return_s': round(slowest, 1),
-            'shared_memory_mb': round(sum(p.stat().st_size for p in Path('/dev/shm').glob('fastrtps_*')) / 2**20)}
+            'shared_memory_mb': round(sum(p.stat().st_size for name in ('fastrtps', 'fastdds')
+                                          for p in Path('/dev/shm').glob(f'{name}_*')) / 2**20)}
 
 
 def two_robots(graph: Graph, robots: list[Robot]) -> dict[str, Any]:

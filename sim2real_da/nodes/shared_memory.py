@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 FOLDER = Path('/dev/shm')
-LOCK = re.compile(r'fastrtps_[0-9a-f]{16}_el')
+LOCK = re.compile(r'(fastrtps|fastdds)_[0-9a-f]{16}_el')  # Fast DDS 2 and 3
 YOUNGEST_S = 10.0  # a participant makes its lock file before it locks it
 
 
