@@ -17,12 +17,15 @@ from sim2real_da.nodes.node import ManagedNode
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectModel
 
 QUEUE = 20
+STRANGERS = 20  # names of unknown classes that are told apart: a simulator may give every instance its own
+MORE = 'others'
 
 
 class LabelSource:
     """Subscribes a simulator's topics for a node and hands on labelled frames.
 
-    :param objects: the classes that the model knows; others are left out and counted
+    :param objects: the classes that the model knows; others are left out and counted, the first :data:`STRANGERS` by
+        name in ``unknown``
     :param take: gets every labelled frame
     """
 
@@ -89,6 +92,9 @@ class LabelSource:
         if read.labels or not read.unknown:  # a picture of strangers alone is no picture of an empty table
             self._hand_on(LabelledFrame(frame, read.labels))
         if read.unknown:
-            self.unknown.update(read.unknown)
-            raise MessageError(f'{topic}: classes {sorted(read.unknown)} are not known to the model and left out, '
+            for name, count in read.unknown.items():
+                self.unknown[name if name in self.unknown or len(self.unknown) < STRANGERS else MORE] += count
+            names, rest = sorted(read.unknown)[:STRANGERS], len(read.unknown) - STRANGERS
+            more = f' and {rest} more' if rest > 0 else ''
+            raise MessageError(f'{topic}: classes {names}{more} are not known to the model and left out, '
                                f'expected {list(self.objects)}')
