@@ -243,8 +243,9 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             log.info('%s: %s', options.recipe, checkpoint)
             checkpoints.append(checkpoint)
         reasons = [session.reason] if session.state in ('frozen', 'faulted') else []
+        written = Path(folder) / 'decisions.jsonl'  # not there when the session ended before its first gate
         decisions = [decision_of(line) for line in
-                     (Path(folder) / 'decisions.jsonl').read_text(encoding='utf-8').splitlines()]
+                     (written.read_text(encoding='utf-8').splitlines() if written.is_file() else ())]
     return {'recipe': options.recipe, 'seed': options.seed, **summary(checkpoints), 'ended': reasons,
             'checkpoints': checkpoints, 'decisions': decisions}
 
