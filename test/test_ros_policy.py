@@ -79,6 +79,12 @@ def test_policy_is_what_the_node_does(context: Context, name: str, parameters: d
         node.destroy_node()
 
 
+def test_the_operator_may_call_every_service() -> None:
+    nodes = {str(enclave.get('path')).rsplit('/', 1)[1] for enclave in POLICY.iter('enclave')} - {'operator'}
+    offered = {service for node in nodes for service in allowed(node, 'services', 'reply')}
+    assert allowed('operator', 'services', 'request') == offered
+
+
 def test_nobody_else_publishes_weights_and_everybody_is_named_once() -> None:
     paths = [enclave.get('path') for enclave in POLICY.iter('enclave')]
     assert len(paths) == len(set(paths)) == 7
