@@ -566,6 +566,7 @@ def test_published_weights_that_become_worse_are_taken_back_until_learning_is_fr
     promotion = adaptation.work()
     assert promotion is not None and promotion.version == 4 and 'went back to version 1' in promotion.decision.reason
     assert 'InfoMax of the detector on camera frames' in adaptation.reason and adaptation.rollbacks == 1
+    assert adaptation.history[-1]['gate/went_back_to'] == 4
     first, fourth = (adaptation.store.load(v).detector.parameters() for v in (1, 4))
     for kept, own in zip(first, fourth):
         assert torch.equal(kept, own)

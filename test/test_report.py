@@ -186,6 +186,17 @@ def test_report_shows_every_number_and_needs_no_other_file(tmp_path):
     assert base64.b64decode(sources[-1].split(',')[1]).startswith(b'\x89PNG')
 
 
+def test_report_shows_what_earlier_frames_said_and_a_way_back(tmp_path):
+    folder = fake_run(tmp_path / 'run')
+    seen = {f'gate/reference_{name}_pose_infomax': value
+            for name, value in (('candidate', 0.912), ('running', 0.943), ('source', 0.874))}
+    entry = {'step': 25.0, 'gate/candidate_ap50': 0.7, 'gate/promoted': 0.0, 'gate/went_back_to': 4.0, **seen}
+    (folder / 'history.json').write_text(json.dumps([entry]))
+    page = write_report(folder).read_text()
+    assert 'InfoMax of the pose on earlier camera frames candidate 0.912, running 0.943, source 0.874' in page
+    assert 'the running version was replaced by version 4' in page
+
+
 def test_report_says_worse_when_it_is_worse(tmp_path):
     summary = fake_summary()
     summary['adapted'], summary['source_only'] = summary['source_only'], summary['adapted']

@@ -250,11 +250,14 @@ def _decisions(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if 'gate/promoted' in entry:
             numbers = [f'{name} {entry[f"gate/{name}_ap50"]:.3f}' for name in ('candidate', 'running', 'source')
                        if f'gate/{name}_ap50' in entry]
-            for part in ('detector', 'pose'):
-                key = f'gate/camera_%s_{part}_infomax'
-                if key % 'candidate' in entry:
-                    numbers.append(f'InfoMax of the {part} on camera frames ' + ', '.join(
-                        f'{name} {entry[key % name]:.3f}' for name in ('candidate', 'running', 'source')))
+            for where, frames in (('camera', 'camera frames'), ('reference', 'earlier camera frames')):
+                for part in ('detector', 'pose'):
+                    key = f'gate/{where}_%s_{part}_infomax'
+                    if key % 'candidate' in entry:
+                        numbers.append(f'InfoMax of the {part} on {frames} ' + ', '.join(
+                            f'{name} {entry[key % name]:.3f}' for name in ('candidate', 'running', 'source')))
+            if entry.get('gate/went_back_to'):
+                numbers.append(f'the running version was replaced by version {entry["gate/went_back_to"]:.0f}')
             decisions.append({'step': int(entry['step']), 'promoted': bool(entry['gate/promoted']),
                               'reason': entry.get('reason') or 'AP50 on held-out simulation: ' + ', '.join(numbers)})
     return decisions

@@ -252,6 +252,7 @@ class AdaptationSession:
         self.rejections += not decision.promote
         self._log('gate', decision, promotion.version if promotion is not None and decision.promote else None)
         if promotion is not None and not decision.promote:
+            self.history[-1]['gate/went_back_to'] = float(promotion.version)
             self._log('automatic rollback', promotion.decision, promotion.version)
         memory.release()
         return promotion
