@@ -309,3 +309,16 @@ def test_a_soak_goes_through_every_segment(scripts, tmp_path, monkeypatch):
     unplugged = next(i for i, s in enumerate(soak.SEGMENTS) if s.frames == 'none')
     before, after = found['checkpoints'][unplugged - 1], found['checkpoints'][unplugged]
     assert after['frames'] == before['frames'] + 2 and after['admitted'] == before['admitted']
+
+
+def test_a_soak_without_a_gate(scripts, tmp_path, monkeypatch):
+    soak = scripts['soak']
+    monkeypatch.setattr(soak, 'simulation', lambda *_: frames(60))
+    monkeypatch.setattr(soak, 'surrogate', lambda _seed, count: frames(min(count, 12)))
+    Bundle.create({MODEL.name: MODEL}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16}).save(
+        tmp_path / 'source.safetensors')
+    monkeypatch.setattr(sys, 'argv', [
+        'soak.py', '--recipe', 'source_continued', '--weights', str(tmp_path / 'source.safetensors'), '--work',
+        str(tmp_path), '--frames', '26', '--steps', '1', '--gate-every', '50', '--json', str(tmp_path / 'soak.json')])
+    soak.main()
+    assert json.loads((tmp_path / 'soak.json').read_text())['decisions'] == []

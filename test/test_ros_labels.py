@@ -34,6 +34,7 @@ from sim2real_da.geometry import angle_between, project, transform_points  # noq
 from sim2real_da.nodes import messages  # noqa: E402
 from sim2real_da.nodes.labels import LABEL_SOURCES, PARAMETERS  # noqa: E402
 from sim2real_da.nodes.labels.isaac_sim import read_table  # noqa: E402
+from sim2real_da.nodes.labels.source import MORE, STRANGERS  # noqa: E402
 from sim2real_da.nodes.labels.world import read_class_map  # noqa: E402
 from sim2real_da.nodes.messages import MessageError  # noqa: E402
 from sim2real_da.samples import LabelledFrame, ObjectLabel, Pose  # noqa: E402
@@ -516,3 +517,16 @@ def test_class_maps_that_cannot_be_meant(text: str, says: str, tmp_path: Any) ->
 def test_a_missing_class_map_is_named(tmp_path: Any) -> None:
     with pytest.raises(ValueError, match='class_map .*gone.yaml'):
         read_class_map(str(tmp_path / 'gone.yaml'), MODELS)
+
+
+def test_names_of_strangers_are_bounded() -> None:
+    made = Simulated('isaac_sim')
+    made.wire.send('sim/camera_info', camera_info())
+    made.wire.send('sim/tf', camera_transform())
+    names = {f'_{i}': f'wall_{i}' for i in range(50)}
+    made.wire.send('sim/boxes_3d_labels', table(**names, _99='mug'))
+    made.wire.send('sim/image', picture())
+    made.wire.send('sim/boxes_3d', boxes(*(solid(str(i), SCENE['tool']) for i in range(50)), solid('99', SCENE['mug'])))
+    assert [label.name for label in made.frames[0].labels] == ['mug']
+    assert len(made.source.unknown) == STRANGERS + 1 and made.source.unknown[MORE] == 30
+    assert 'wall_49' not in made.wire.refused[0] and 'and 30 more' in made.wire.refused[0]
