@@ -32,6 +32,7 @@ from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.online import memory
 from sim2real_da.online.session import AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
@@ -238,6 +239,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
                 checkpoint['source_own_look'] = round(scoring.ap50(source, segment.look), 3)
                 checkpoint['published_own_look'] = round(scoring.ap50(session.running, segment.look), 3)
             gc.collect()
+            memory.release()  # what scoring has just freed is not the session's
             checkpoint['rss_mb'] = round(memory_mb(), 1)
             checkpoint['seconds'] = round(time.monotonic() - begin, 1)
             log.info('%s: %s', options.recipe, checkpoint)
