@@ -705,6 +705,7 @@ def test_running_weights_are_watched_while_no_candidate_is_judged(small, tmp_pat
     answers[2] = rows_of(1.0)  # another light
     promotion = adaptation.watch()
     assert promotion is not None and promotion.back and 'went back to version 1' in promotion.decision.reason
+    assert not any(entry.held for entry in adaptation.buffer._entries)
     assert adaptation.state == 'done' and adaptation.running.version == 3
     answers[3] = rows_of(4.0)
     assert adaptation.watch() is None

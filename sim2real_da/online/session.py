@@ -266,6 +266,8 @@ class AdaptationSession:
         if not self.evidence or self.labelled or self.running.recipe == self.source.recipe != self.recipe.name:
             return None  # the source model is what one would go back to
         camera = self._camera()
+        with self._lock:
+            self.buffer.hold([])  # none of them becomes a reference
         decline = camera_evidence.worse(self.running, self.source, camera, self.seed) if camera else ''
         if not decline:
             return None
