@@ -44,7 +44,7 @@ benchmark-lmo: setup ## LineMOD-Occluded: DATA=BOP folder scores benchmarks/weig
 		$(if $(PHOTOS),--photos '$(PHOTOS)',--measure)
 
 soak: setup ## hostile streams against online recipes, faults on running graphs: [RECIPES='dann mmd'] [KILLS=200]
-	@for recipe in $(or $(RECIPES),source_continued dann mmd coral self_training minent advent daformer mic); do \
+	@for recipe in $(or $(RECIPES),source_continued dann mmd coral self_training self_training_unique minent advent daformer mic); do \
 		$(RUN) python benchmarks/soak.py --recipe $$recipe || exit 1; done
 	@$(RUN) python benchmarks/faults.py --kills $(or $(KILLS),200)
 
