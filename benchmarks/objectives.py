@@ -5,11 +5,10 @@
 ``python benchmarks/objectives.py --weights tools --data RENDERED --json benchmarks/results/objectives_cpu.json``
 
 *Bare* is one forward pass over the same pictures (of both domains, put together) in training mode, the task loss on the
-labelled ones, and backward;
-recipes that look at no target are held against a pass over the source alone. Two times of each recipe: ``gradients``
-(joint pass with all losses, and backward: what a technique adds to the same work) and ``step`` (that, plus clipping,
-optimisers, players that take turns, the averaged teacher, bookkeeping). The control ``source_continued`` shows what of
-``step`` is of no technique.
+labelled ones, and backward; recipes that look at no target are held against a pass over the source alone. Two times of
+each recipe: ``gradients`` (joint pass with all losses, and backward: what a technique adds to the same work) and
+``step`` (that, plus clipping, optimisers, players that take turns, the averaged teacher, bookkeeping). The control
+``source_continued`` shows what of ``step`` is of no technique.
 
 Every lap of a recipe has a bare lap right before it, recipes take turns, and a ratio is the median over laps of one
 over the other, so that all share what else the machine does. Pseudo-labels of frames are given: what the teacher needs

@@ -292,17 +292,27 @@ def test_looks_of_a_soak_are_pictures_and_what_they_say(scripts):
     assert np.median(looks['covered'][100:140, 220:260]) < 40
 
 
-def test_a_soak_goes_through_every_segment(scripts, tmp_path, monkeypatch):
-    soak = scripts['soak']
-    monkeypatch.setattr(soak, 'simulation', lambda *_: frames(60))
-    monkeypatch.setattr(soak, 'surrogate', lambda _seed, count: frames(min(count, 12)))
-    Bundle.create({MODEL.name: MODEL}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16}).save(
-        tmp_path / 'source.safetensors')
-    monkeypatch.setattr(sys, 'argv', [
-        'soak.py', '--recipe', 'source_continued', '--weights', str(tmp_path / 'source.safetensors'), '--work',
-        str(tmp_path), '--frames', '26', '--steps', '1', '--gate-every', '5', '--json', str(tmp_path / 'soak.json')])
-    soak.main()
-    found = json.loads((tmp_path / 'soak.json').read_text())
+@pytest.fixture
+def short_soak(scripts, tmp_path, monkeypatch):
+    """Run a soak of two frames and one step a segment, with a candidate every so many steps; return its JSON."""
+    def run(gate_every):
+        soak = scripts['soak']
+        monkeypatch.setattr(soak, 'simulation', lambda *_: frames(60))
+        monkeypatch.setattr(soak, 'surrogate', lambda _seed, count: frames(min(count, 12)))
+        Bundle.create({MODEL.name: MODEL}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16}).save(
+            tmp_path / 'source.safetensors')
+        monkeypatch.setattr(sys, 'argv', [
+            'soak.py', '--recipe', 'source_continued', '--weights', str(tmp_path / 'source.safetensors'), '--work',
+            str(tmp_path), '--frames', '26', '--steps', '1', '--gate-every', str(gate_every), '--json',
+            str(tmp_path / 'soak.json')])
+        soak.main()
+        return json.loads((tmp_path / 'soak.json').read_text())
+
+    return run
+
+
+def test_a_soak_goes_through_every_segment(scripts, short_soak):
+    soak, found = scripts['soak'], short_soak(5)
     assert [c['segment'] for c in found['checkpoints']] == [s.name for s in soak.SEGMENTS]
     assert found['frames'] == 26 and found['promotions'] + found['rejections'] == 2 and not found['ended']
     assert [c['step'] for c in found['checkpoints']] == list(range(1, 14))
@@ -311,14 +321,5 @@ def test_a_soak_goes_through_every_segment(scripts, tmp_path, monkeypatch):
     assert after['frames'] == before['frames'] + 2 and after['admitted'] == before['admitted']
 
 
-def test_a_soak_without_a_gate(scripts, tmp_path, monkeypatch):
-    soak = scripts['soak']
-    monkeypatch.setattr(soak, 'simulation', lambda *_: frames(60))
-    monkeypatch.setattr(soak, 'surrogate', lambda _seed, count: frames(min(count, 12)))
-    Bundle.create({MODEL.name: MODEL}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16}).save(
-        tmp_path / 'source.safetensors')
-    monkeypatch.setattr(sys, 'argv', [
-        'soak.py', '--recipe', 'source_continued', '--weights', str(tmp_path / 'source.safetensors'), '--work',
-        str(tmp_path), '--frames', '26', '--steps', '1', '--gate-every', '50', '--json', str(tmp_path / 'soak.json')])
-    soak.main()
-    assert json.loads((tmp_path / 'soak.json').read_text())['decisions'] == []
+def test_a_soak_without_a_gate(short_soak):
+    assert short_soak(50)['decisions'] == []

@@ -144,7 +144,7 @@ class Adaptation(ManagedNode):
         self._lock = threading.Lock()  # the session is used from one thread at a time
         self._curves = Curves(self._state_dir / 'tensorboard') if self.get('tensorboard') else None
         self._held = False
-        self._outlet = threading.RLock()  # orders that hold weights back wait for a publication, and it for them
+        self._outlet = threading.Lock()  # orders that hold weights back wait for a publication, and it for them
         self._newest = _of(self._session)
         self._published: Promotion | None = None  # the newest weights on the topic
         self._watched = time.monotonic()
@@ -308,7 +308,7 @@ class Adaptation(ManagedNode):
             self._announce(promotion)
         else:
             self._catch_up(session)
-            if self._published is None or self._newest.version != self._published.version:
+            if self._kept_back:
                 self._let_out()  # shadow or a pause may be over
         if busy:
             self._draw_curves(session)
@@ -343,6 +343,11 @@ class Adaptation(ManagedNode):
         if kept:
             self.get_logger().info(kept)
         return kept or f'published weights {_what(promotion)}'
+
+    @property
+    def _kept_back(self) -> bool:
+        """Whether the newest weights are not the ones on the topic."""
+        return self._published is None or self._published.version != self._newest.version
 
     def _let_out(self) -> str:
         """Publish the newest weights; return why not when something keeps them back.
@@ -425,7 +430,7 @@ class Adaptation(ManagedNode):
 
     def _release(self, _session: AdaptationSession) -> str:
         self._held = False
-        if self._published is not None and self._published.version == self._newest.version:
+        if not self._kept_back:
             return 'nothing waited'
         return self._let_out() or f'published weights {_what(self._newest)}'
 
@@ -482,7 +487,7 @@ class Adaptation(ManagedNode):
         if self._load and self._state == 'adapting':
             self._state = 'waiting for the load'
             self._reason = f'{self._load:.2f} a core over the last minute, max_load {self.get("max_load"):g}'
-        if self._held and (self._published is None or self._published.version != self._newest.version):
+        if self._held and self._kept_back:
             self._state, self._reason = 'held', f'version {self._newest.version} waits until ~/release'
         if self._fault:
             self._state, self._reason = 'faulted', self._fault
