@@ -13,7 +13,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
@@ -107,10 +107,28 @@ class Graph:
         """Call a service and return the answer."""
         client = self.probe.create_client(kind, name)
         self.until(client.service_is_ready, f'service {name}')
+        self._meet(name.rpartition('/')[0])
         future = client.call_async(request)
         self.until(future.done, f'an answer of {name}')
         self.probe.destroy_client(client)
         return future.result()
+
+    def _meet(self, node: str) -> None:
+        """Wait until a node knows all clients made so far.
+
+        A service is ready for its client once the client's side has found it; what is asked before the other side has
+        found the client is lost. Discovery keeps the order, so whoever answers a later client knows the earlier ones.
+        Unlike most requests this one may be sent again and again.
+        """
+        client = self.probe.create_client(GetParameters, f'{node}/get_parameters')
+        asked: list[Any] = []
+
+        def ask() -> None:
+            if client.service_is_ready():
+                asked.append(client.call_async(GetParameters.Request(names=['autostart'])))
+
+        self.until(lambda: any(f.done() for f in asked), f'{node} to answer at all', meanwhile=ask, period=1.0)
+        self.probe.destroy_client(client)
 
     def order(self, name: str) -> Any:
         """Call a std_srvs/Trigger."""
