@@ -9,6 +9,7 @@ import math
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from lifecycle_msgs.srv import ChangeState  # noqa: E402
 from ros_helpers import LATCHED, Graph  # noqa: E402
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 from std_msgs.msg import String, UInt8MultiArray  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo  # noqa: E402
 
 from sim2real_da.networks.bundle import Bundle  # noqa: E402
@@ -396,6 +398,56 @@ def test_evaluator_scores_topics_once_a_frame(graph: Graph, lmo_like: Path) -> N
     assert report['mean_angle_deg'] == pytest.approx(105.0, abs=0.1)
     assert report['mean_position_m'] == pytest.approx(0.55, abs=1e-3)
     assert set(report['latency_ms']) == {'p50', 'p95'}
+
+
+def test_evaluator_ends_no_pause_but_its_own(graph: Graph) -> None:
+    answers: dict[str, list[tuple[bool, str]]] = {'pause': [], 'resume': []}
+    asked = {'pause': 0, 'resume': 0}
+
+    def serve(name: str) -> None:
+        def answer(_request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            asked[name] += 1
+            response.success, response.message = answers[name].pop(0)
+            return response
+        graph.probe.create_service(Trigger, f'adaptation/{name}', answer)
+
+    for name in answers:
+        serve(name)
+
+    def change(transition: int) -> None:
+        assert graph.call(ChangeState, 'evaluator/change_state', ChangeState.Request(
+            transition=Transition(id=transition))).success
+
+    def score() -> None:
+        before = asked['pause']
+        assert graph.order('evaluator/start').success
+        graph.until(lambda: asked['pause'] > before, 'the pause')
+        del graph.diagnostics['evaluator']
+        graph.until(lambda: 'evaluator' in graph.diagnostics and 'scoring: 0 of 40' in
+                    graph.diagnostics['evaluator'].message, 'the scoring to begin')
+
+    graph.start('evaluator')
+    answers['pause'] = [(True, f'{messages.PAUSED_ALREADY}, at step 3')]
+    score()
+    change(Transition.TRANSITION_DEACTIVATE)
+    graph.spin(1.0)
+    assert asked == {'pause': 1, 'resume': 0}  # whose pause it is decides when it ends
+    change(Transition.TRANSITION_ACTIVATE)
+    answers['pause'] = [(True, 'learning is paused, at step 3'), (True, f'{messages.PAUSED_ALREADY}, at step 3')]
+    answers['resume'] = [(False, f'a validation is in work; {messages.ASK_AGAIN}'), (True, '')]
+    score()
+    score()  # from the beginning again, the pause is still its own
+    change(Transition.TRANSITION_DEACTIVATE)
+    graph.until(lambda: asked['resume'] == 2, 'the second request to go on')
+    change(Transition.TRANSITION_ACTIVATE)
+    answers['pause'] = [(True, 'learning is paused, at step 3')]
+    answers['resume'] = [(True, '')]
+    score()
+    graph.runner._running['evaluator'].send_signal(signal.SIGTERM)
+    end = time.monotonic() + 20
+    while asked['resume'] < 3 and time.monotonic() < end:  # the runner would report the node's end
+        graph.spin(0.1)
+    assert asked['resume'] == 3, 'a robot whose evaluator has ended must learn on'
 
 
 @pytest.fixture

@@ -46,7 +46,6 @@ IDLE_S = 0.1  # pause of the worker when there is nothing to do
 REST_S = 0.002  # least pause between two steps, so that a waiting service gets the lock
 JOIN_S = 3.5
 PATIENCE_S = 30.0  # that a service waits for the step or validation in work
-ASK_AGAIN = 'ask again in a moment'
 WATCH_S = 60.0  # between two looks at the published weights while nothing is learnt
 
 
@@ -394,7 +393,8 @@ class Adaptation(ManagedNode):
             # hold and pause count from now on; the others wait for the step or validation in work, but not for ever
             at_once = name in ('hold', 'pause')
             if not at_once and not self._lock.acquire(timeout=PATIENCE_S):
-                response.message = f'a validation is in work for {PATIENCE_S:g} s; {ASK_AGAIN}, nothing has changed'
+                response.message = (f'a validation is in work for {PATIENCE_S:g} s; {messages.ASK_AGAIN}, nothing has '
+                                    'changed')
                 response.success = False
                 return response
             try:
@@ -414,8 +414,9 @@ class Adaptation(ManagedNode):
         return serve
 
     def _pause(self, session: AdaptationSession) -> str:
+        before = session.state == 'paused'
         session.pause()
-        return f'learning is paused at step {session.step}'
+        return f'{messages.PAUSED_ALREADY if before else "learning is paused"}, at step {session.step}'
 
     def _resume(self, session: AdaptationSession) -> str:
         if session.state != 'paused':

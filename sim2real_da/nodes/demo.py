@@ -43,7 +43,6 @@ from sim2real_da.evaluation.provenance import COMMIT
 from sim2real_da.evaluation.report import METRICS, Overlay, write_overlays, write_report
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.nodes import messages
-from sim2real_da.nodes.adaptation import ASK_AGAIN
 from sim2real_da.nodes.camera import split
 from sim2real_da.nodes.evaluator import scored_objects
 from sim2real_da.nodes.matching import StampMatcher
@@ -169,7 +168,7 @@ class Observer:
         """
         for _ in range(ATTEMPTS):
             answer = self.call(Trigger, name, Trigger.Request())
-            if answer.success or ASK_AGAIN not in answer.message:
+            if answer.success or messages.ASK_AGAIN not in answer.message:
                 break
         if not answer.success:
             raise DemoError(f'{name} was refused: {answer.message}')

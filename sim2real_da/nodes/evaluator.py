@@ -25,13 +25,14 @@ from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED
 from sim2real_da.nodes.matching import StampMatcher
-from sim2real_da.nodes.messages import MessageError
+from sim2real_da.nodes.messages import ASK_AGAIN, PAUSED_ALREADY, MessageError
 from sim2real_da.nodes.node import ManagedNode, Parameter, run
 from sim2real_da.samples import Detection, Intrinsics, ObjectLabel, ObjectModel
 from sim2real_da.simulation.objects import bop_models, tools
 
 REQUIRED = ('ground_truth', 'detections', 'detections_3d')
 BOXES = 'ground_truth_2d'
+LEAVE_S = 0.3  # that a request needs to reach another process
 KEEP = 500  # stamps of images remembered for the latency
 
 
@@ -53,6 +54,7 @@ class Evaluator(ManagedNode):
 
     def __init__(self, **options: Any) -> None:
         super().__init__('evaluator', **options)
+        self._pauses = False  # learning is paused, and it was this node that asked for it
 
     def configure(self) -> None:
         """Load the objects and make the topics."""
@@ -73,6 +75,17 @@ class Evaluator(ManagedNode):
         self._pausing = self.create_client(Trigger, 'adaptation/pause')
         self._resuming = self.create_client(Trigger, 'adaptation/resume')
         self._undo += [lambda: self.destroy_client(self._pausing), lambda: self.destroy_client(self._resuming)]
+
+    def deactivate(self) -> None:
+        """Score no more, and let learning go on."""
+        self._scoring = False
+        self._resume()
+
+    def cleanup(self) -> None:
+        """Give a request to go on the time to leave: this may be the process's end."""
+        if self._pauses:
+            time.sleep(LEAVE_S)
+            self._pauses = False
 
     def diagnose(self) -> tuple[bytes, str, Mapping[str, object]]:
         """Say how many frames are scored."""
@@ -107,15 +120,29 @@ class Evaluator(ManagedNode):
         if result is None or not result.success:
             self._fail(f'adaptation/pause failed ({result.message if result else "no answer"}); nothing is scored')
             return
-        self._scoring = True
+        self._pauses |= PAUSED_ALREADY not in result.message  # an operator's pause is not for this node to end
+        if self.active:
+            self._scoring = True
+        else:
+            self._resume()
 
     def _fail(self, why: str) -> None:
         self.get_logger().error(why)
         self._report.publish(String(data=json.dumps({'error': why})))
 
     def _resume(self) -> None:
-        if self.get('pause_adaptation') and self._resuming.service_is_ready():
-            self._resuming.call_async(Trigger.Request())
+        if self._pauses and self._resuming.service_is_ready():
+            self._resuming.call_async(Trigger.Request()).add_done_callback(self._resumed)
+
+    def _resumed(self, future: Any) -> None:
+        result = future.result()
+        if result is not None and result.success:
+            self._pauses = False
+        elif result is not None and ASK_AGAIN in result.message:
+            self._resume()
+        else:
+            self.get_logger().error(f'adaptation/resume failed ({result.message if result else "no answer"}); learning '
+                                    'is paused until somebody calls it')
 
     # --- messages ----------------------------------------
 

@@ -42,6 +42,9 @@ from sim2real_da.data.decoding import PLAIN_ENCODINGS, decoded, is_depth, rgb
 from sim2real_da.geometry import box_around, inside, project, transform_points
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 
+#: what answers of the adaptation node's services say, for other nodes to read
+ASK_AGAIN = 'ask again in a moment'
+PAUSED_ALREADY = 'learning was paused already'
 LARGEST_PIXEL = 1e6
 BORDER = 3.0  # pixels that a visible box may lie outside of its object's projection
 LEAST_INSIDE = 0.5  # share of a visible box that its object's projection covers
