@@ -206,7 +206,7 @@ class Adaptation:
         """Return the factor on the learning rates of this step."""
         if self.steps is not None:
             offline = self.recipe.offline
-            return schedule(self.step_count, self.steps, offline.warm_up, offline.schedule)
+            return schedule(self.step_count, self.steps, round(offline.warm_up * self.steps), offline.schedule)
         factor = min((self.step_count + 1) / max(self.recipe.warm_up, 1), 1.0)
         if self.recipe.annealing is not None:
             factor *= learning_rate_factor(self.step_count / self.recipe.annealing)

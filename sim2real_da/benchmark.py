@@ -45,7 +45,7 @@ def source_model(task: Task, seed: int, steps: int, work: Path) -> tuple[nn.Modu
         return task.network(seed), 0.0
     path = work / f'{task.source_name}_{steps}_{seed}.safetensors'
     if not path.is_file():
-        made = task.adapt(task.network(seed), load_recipe(CONTROL), steps, seed)
+        made = task.pretrain(task.network(seed), load_recipe(CONTROL), steps, seed)
         task.save(path, made.network, 'source_only', created={'seed': seed, 'seconds': made.seconds})
     network, manifest = task.load(path)
     return network, float(manifest['created']['seconds'])

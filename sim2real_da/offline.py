@@ -179,7 +179,7 @@ def target_batch(run: Adaptation, images: Tensor, known: tuple[Tensor, Tensor] |
         if known is None:
             return Batch(whole)
         counts = torch.cat([whole.new_zeros(len(images)), whole.new_ones(len(known[1]))])
-        return Batch(whole, ClassTargets(torch.cat([known[1].new_zeros(len(images)), known[1]]), counts))
+        return Batch(whole, ClassTargets(torch.cat([known[1].new_zeros(len(images)), known[1]]), counts), labelled=True)
     with torch.no_grad():
         probability: Tensor = run.teacher(images).probabilities()['class']
         confidence, classes = probability.max(dim=1)
@@ -202,7 +202,7 @@ def crop_target_batch(run: Adaptation, images: Tensor, objects: CropBatches,
             return Batch(images)
         silent = known[1].repeated(len(images))  # labels that do not count
         silent.posed = silent.sure = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        return Batch(torch.cat([images, known[0]]), joined(silent, known[1]))
+        return Batch(torch.cat([images, known[0]]), joined(silent, known[1]), labelled=True)
     targets, confidence = crop_labels(run.teacher, images, objects.turns, objects.clouds)
     if not run.needs_confidence:
         assert targets.posed is not None

@@ -29,14 +29,14 @@ class Offline:
     :param learning_rate: AdamW, falling by the schedule
     :param schedule: 'cosine', half a wave down to 0, or 'dann', DANN's annealing mu_p
     :param batch: pictures of a step and domain
-    :param warm_up: steps over which the rate rises from 0
+    :param warm_up: share of the run over which the rate rises from 0
     :param ema: decay of the averaged teacher
     :param averaged: whether the teacher is the result, as it is online; else the network itself
     """
 
     learning_rate: float = 1e-3
     batch: int = 64
-    warm_up: int = 0
+    warm_up: float = 0.0
     ema: float = 0.99
     averaged: bool = True
     schedule: str = 'cosine'
@@ -45,6 +45,8 @@ class Offline:
         """Check what has few values."""
         if self.schedule not in SCHEDULES:
             raise ValueError(f'schedule {self.schedule!r}: expected one of {SCHEDULES}')
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f'warm_up {self.warm_up}: expected a share of the run, 0 to less than 1')
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,11 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers import box_model
 
+from sim2real_da.networks.bundle import Bundle
 from sim2real_da.objectives import OBJECTIVES
+from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import RecipeError, load_recipe
 
 REPO = Path(__file__).resolve().parent.parent
@@ -40,6 +43,23 @@ def test_online_objectives_stand_in_a_recipe_for_both_networks():
     both = {name for recipe in recipes if {'detector', 'pose'} <= set(recipe.objectives)
             for network in ('detector', 'pose') for name, _ in recipe.objectives[network]}
     assert {name for name, cells in table().items() if cells[3] == 'yes'} <= both
+
+
+@pytest.mark.parametrize('name', ['dsn', 'pixelda', 'cycada'])
+def test_what_cannot_learn_online_is_refused_there(tmp_path, name):
+    path = tmp_path / 'own.yaml'
+    path.write_text(f'detector: {{supervised: }}\npose: {{supervised: , {name}: }}')
+    small = {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16}
+    bundle = Bundle.create({'box': box_model('box')}, *small)
+    with pytest.raises(RecipeError, match='learns on stored pictures '):
+        Learner(bundle, load_recipe(path))
+
+
+def test_online_is_what_the_table_says():
+    assert {name for name, cells in table().items() if cells[3] == 'no'} == {
+        name for name, made in OBJECTIVES.items() if not made.online}
+    generator = 'its generator, frozen'
+    assert [name for name, cells in table().items() if cells[3] == generator] == ['pixelda']
 
 
 def test_an_objective_on_a_network_that_it_is_not_for_is_refused(tmp_path):

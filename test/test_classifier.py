@@ -10,7 +10,7 @@ import torch
 from sim2real_da.adaptation import Adaptation, schedule
 from sim2real_da.networks.classifier import Classifier, ClassifierOutput, ClassTargets, to_images
 from sim2real_da.objectives import Batch, joint_pass
-from sim2real_da.recipes import load_recipe
+from sim2real_da.recipes import RecipeError, load_recipe
 
 
 def batch(count: int = 6, labelled: bool = True) -> Batch:
@@ -59,7 +59,7 @@ def test_joint_pass_splits_rows_and_needs_labels():
 def test_a_run_lowers_the_loss_and_the_teacher_follows(tmp_path):
     torch.manual_seed(0)
     network = Classifier(3)
-    run = Adaptation(network, 'classifier', recipe(tmp_path, 'classifier: {supervised: }\noffline: {warm_up: 2}'),
+    run = Adaptation(network, 'classifier', recipe(tmp_path, 'classifier: {supervised: }\noffline: {warm_up: 0.2}'),
                      steps=30)
     reports = [run.step(batch(), None) for _ in range(30)]
     assert reports[-1]['class'] < 0.2 * reports[0]['class']
@@ -79,6 +79,13 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path):
 def test_schedule_closed_form():
     assert schedule(0, 100, 10) == 0.1 and schedule(9, 100, 10) == 1
     assert schedule(10, 100, 10) == 1 and schedule(55, 100, 10) == pytest.approx(0.5) and schedule(100, 100, 10) == 0
+
+
+def test_warm_up_is_a_share_of_the_run(tmp_path):
+    made = recipe(tmp_path, 'classifier: {supervised: }\noffline: {warm_up: 0.25}')
+    assert Adaptation(Classifier(3), 'classifier', made, steps=8)._rate() == 0.5  # the first of two steps
+    with pytest.raises(RecipeError, match='share of the run'):
+        recipe(tmp_path, 'classifier: {supervised: }\noffline: {warm_up: 200}')
 
 
 def test_self_training_counts_pseudo_labels_by_their_weights():

@@ -25,13 +25,14 @@ def test_reconstruction_error_is_blind_to_a_constant():
 
 
 def test_difference_closed_form():
-    # each centred row is (1, 0) or (-1, 0) after scaling: H_c^T H_p has the one entry 2 where both use the same axis
+    # each centred row is (1, 0) or (-1, 0) after scaling: H_c^T H_p is 2 x 2 and 2 where both use the same axis
     rows = torch.tensor([[3.0, 1.0], [1.0, 1.0]])
-    assert float(difference(rows, rows)) == pytest.approx(4)
-    assert float(difference(10 * rows + 5, rows)) == pytest.approx(4)  # blind to scale and to the mean
+    assert float(difference(rows, rows)) == pytest.approx(1)
+    assert float(difference(10 * rows + 5, rows)) == pytest.approx(1)  # blind to scale and to the mean
     one, other = torch.tensor([[1.0], [-1], [1], [-1]]), torch.tensor([[1.0], [1], [-1], [-1]])
     assert float(difference(one, other)) == 0
-
+    wide = [torch.randn(32, n, generator=torch.Generator().manual_seed(n)) for n in (128, 64)]
+    assert float(difference(*wide)) < 0.02  # whatever the width: of the order of the other terms
 
 def test_gradients():
     made = torch.rand(2, 5, dtype=torch.float64, requires_grad=True)

@@ -271,6 +271,8 @@ def test_labelled_target_pictures_add_their_loss():
     source, target = batches('classifier', network)
     assert 'labelled_class' not in joint_pass(network, [objective], source, target, 0)[1]
     target.targets = ClassTargets(torch.tensor([0, 1, 2, 0]))
+    assert 'labelled_class' not in joint_pass(network, [objective], source, target, 0)[1]  # a teacher's
+    target.labelled = True
     outputs, losses = joint_pass(network, [objective], source, target, 0)
     torch.testing.assert_close(losses['labelled_class'], 0.5 * outputs.target.loss(target.targets)['class'])
 

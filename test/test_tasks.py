@@ -14,8 +14,10 @@ import torch
 
 pytest.importorskip('mujoco', reason='the simulator needs MuJoCo: pip install mujoco')
 
+from sim2real_da.benchmark import source_model  # noqa: E402
 from sim2real_da.cli import main  # noqa: E402
 from sim2real_da.data.bop import BopDataset, write_scene  # noqa: E402
+from sim2real_da.data.pictures import Pictures  # noqa: E402
 from sim2real_da.networks.bundle import Bundle  # noqa: E402
 from sim2real_da.networks.detector import Detector  # noqa: E402
 from sim2real_da.networks.network_weights import load_network, save_network  # noqa: E402
@@ -23,6 +25,7 @@ from sim2real_da.networks.weights_file import WeightsError  # noqa: E402
 from sim2real_da.samples import Intrinsics  # noqa: E402
 from sim2real_da.simulation.objects import load_objects  # noqa: E402
 from sim2real_da.simulation.simulator import Simulator  # noqa: E402
+from sim2real_da.tasks.pictures import PictureTask  # noqa: E402
 
 CAMERA = Intrinsics(320, 240, 300.0, 300.0, 159.5, 119.5)
 
@@ -101,6 +104,16 @@ def test_segmentation_starts_from_a_bundle(data, tmp_path, capsys):
     other = Bundle.create({'mug': bundle.objects['mug']}).save(tmp_path / 'other.safetensors')
     assert main([*command(data, tmp_path, 'segmentation', 'source_only'), '--start', str(other)]) == 2
     assert "weights for ['mug']" in capsys.readouterr().err
+
+
+def test_source_only_sees_no_label_of_the_target_and_is_not_taken_for_that_of_other_data(tmp_path):
+    rng = np.random.default_rng(0)
+    source, target, test = (Pictures(rng.integers(0, 255, (20, 16, 16, 3), dtype=np.uint8), np.arange(20) % 2,
+                                     ('a', 'b')) for _ in range(3))
+    tasks = [PictureTask('t', 's', source, target, test, labelled=n, size=16, channels=(4,), hidden=8) for n in (0, 6)]
+    plain, labelled = (source_model(task, 0, 3, tmp_path / task.key)[0].state_dict() for task in tasks)
+    assert tasks[0].source_name == tasks[1].source_name and all(torch.equal(plain[k], labelled[k]) for k in plain)
+    assert PictureTask('t', 's', target, target, test, size=16, channels=(4,)).source_name != tasks[0].source_name
 
 
 def test_missing_data_are_named(data, tmp_path, capsys):

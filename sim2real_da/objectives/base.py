@@ -23,12 +23,14 @@ class Batch:
     :param masks: where the objects are, ``(B, 1, H, W)`` in 0..1; None where unknown
     :param confidence: the teacher's largest class probability, of every sample ``(B,)`` or cell ``(B, h, w)``; None
         where no objective asked for it
+    :param labelled: of real samples, whether all targets that count are a person's
     """
 
     images: Tensor
     targets: Targets | None = None
     masks: Tensor | None = None
     confidence: Tensor | None = None
+    labelled: bool = False
 
 
 @dataclass
@@ -82,6 +84,8 @@ class Objective(nn.Module):
     needs_confidence = False
     #: networks it is made for
     networks: tuple[str, ...] = ('classifier', 'pose', 'detector')
+    #: whether it can learn beside a running robot, on a stream
+    online = True
 
     def players(self) -> Iterable[nn.Parameter]:
         """Return the parameters that learn from the sum of all losses."""

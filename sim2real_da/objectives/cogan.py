@@ -48,6 +48,7 @@ class CoGan(Objective):
 
     needs_target = True
     networks = ('classifier',)
+    online = False
     generators: CoupledGenerators
     discriminators: CoupledDiscriminators
 

@@ -53,6 +53,7 @@ class Cycada(Objective):
 
     needs_target = True
     networks = ('classifier', 'pose')
+    online = False
     pair: CyclePair
     source_network: nn.Module
 

@@ -7,10 +7,12 @@ makes the picture again from both. With a similarity of the shared features (DAN
 
     L = L_task(source) + alpha * L_recon + beta * L_difference + L_similarity(gamma)
     L_recon      = 1/k ||e||^2 - 1/k^2 (sum e)^2,  e = x - decoder(H_c + H_p), mean over the pictures of both domains
-    L_difference = ||H_c^T H_p||_F^2 of source + the same of target.
+    L_difference = ||H_c^T H_p||_F^2 / (number of entries) of source + the same of target.
 
 The reconstruction error is blind to a constant (SIMSE: scale-invariant mean squared error). Rows of H are one picture
-each, less the domain's mean and of length 1, so that the difference does not fall by making features small.
+each, less the domain's mean and of length 1, so that the difference does not fall by making features small. The paper
+writes the sum over the matrix's entries; its authors' program, to which its weights belong, takes their mean. As a sum
+with those weights the difference is hundreds of times the task's loss and little else is learnt.
 
 **Sign**: all terms are added and minimised; where the similarity is DANN's, the minus is in its reversal layer alone.
 All of them are silent in the first ``start`` steps: the paper's 10,000 steps of the task alone.
@@ -41,9 +43,13 @@ def scale_invariant_error(picture: Tensor, made: Tensor) -> Tensor:
 
 
 def difference(shared: Tensor, private: Tensor) -> Tensor:
-    """Return ||H_c^T H_p||_F^2 of ``(B, C)`` and ``(B, P)`` after centring each column and scaling rows to length 1."""
+    """Return the mean square of H_c^T H_p's entries, rows centred over the batch and scaled to length 1.
+
+    :param shared: ``(B, C)``
+    :param private: ``(B, P)``
+    """
     rows = [F.normalize(h - h.mean(dim=0), dim=1) for h in (shared, private)]
-    return (rows[0].T @ rows[1]).square().sum()
+    return (rows[0].T @ rows[1]).square().mean()  # of (C, P)
 
 
 class Dsn(Objective):
@@ -61,6 +67,7 @@ class Dsn(Objective):
 
     needs_target = True
     networks = ('classifier', 'pose')
+    online = False
 
     def __init__(self, channels: tuple[int, ...], reconstruction: float = 0.1, difference: float = 0.05,
                  similarity: str = 'dann', weight: float = 0.25, start: int = 10000, high: float = 1.0,

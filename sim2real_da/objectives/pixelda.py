@@ -94,7 +94,7 @@ class PixelDa(Objective):
     :param task: of L_t in G's turn
     :param content: of L_c; needs masks of the source pictures
     :param rotation: of the log quaternion loss on source pictures and on adapted ones
-    :param labelled: of T's losses on target pictures that carry labels (the paper's semi-supervised case)
+    :param labelled: of T's losses on target pictures that a person labelled (the paper's semi-supervised case)
     :param blocks: of G
     :param filters: channels within G
     :param width: channels of D's first layer
@@ -113,7 +113,7 @@ class PixelDa(Objective):
         self.weight, self.adversarial, self.task, self.content = weight, adversarial, task, content
         self.source_rotation, self.adapted_rotation = rotation
         self.labelled, self.blocks, self.filters, self.width = labelled, blocks, filters, width
-        self.frozen = frozen is not None
+        self.frozen = self.online = frozen is not None
         if frozen is not None:
             self.generator = load_generator(frozen)
             self.needs_target = False
@@ -175,7 +175,10 @@ class PixelDa(Objective):
             loss = pose_loss(output, outputs.targets) if weight else None
             if loss is not None:
                 found[name] = weight * loss
-        if self.labelled and outputs.target is not None and outputs.pseudo is not None and outputs.pseudo.count:
+        seen = outputs.batches[1] if outputs.batches is not None else None
+        # a teacher's labels are for the objectives that weigh them
+        if (self.labelled and seen is not None and seen.labelled and outputs.target is not None
+                and outputs.pseudo is not None and outputs.pseudo.count):
             for name, loss in outputs.target.loss(outputs.pseudo).items():
                 found[f'labelled_{name}'] = self.labelled * loss
         return found

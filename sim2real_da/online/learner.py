@@ -28,7 +28,7 @@ from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pseudo_labels import pseudo_labels
 from sim2real_da.networks.weights_file import WeightsError, pack, unpack
 from sim2real_da.objectives import Batch, SelfTraining
-from sim2real_da.recipes import Recipe
+from sim2real_da.recipes import Recipe, RecipeError
 from sim2real_da.samples import Frame, LabelledFrame
 
 WINDOW = (192, 192)  # pixels of the detector's input a step trains on, as in sim2real_da.training
@@ -40,6 +40,7 @@ class Learner:
     """Trains a copy of a bundle by a recipe.
 
     :param bundle: where to start; it is left as it is
+    :raises RecipeError: for a recipe with an objective that cannot learn on a stream
     """
 
     def __init__(self, bundle: Bundle, recipe: Recipe, device: str = 'cpu', seed: int = 0) -> None:
@@ -54,6 +55,11 @@ class Learner:
         self.parts = {
             name: Adaptation(getattr(self.student, name), name, recipe, getattr(self.teacher, name))
             for name in ('detector', 'pose')}
+        for part in self.parts.values():
+            for objective in part.objectives:
+                if not objective.online:
+                    raise RecipeError(f'recipe {recipe.name}: {type(objective).__name__} learns on stored pictures '
+                                      'only (sim2real_da benchmark); see docs/techniques.md for what can learn online')
         self.unique = any(isinstance(o, SelfTraining) and o.unique for o in self.parts['detector'].objectives)
         self.skipped = 0
 

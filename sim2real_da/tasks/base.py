@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ class Task:
     """Base of the tasks.
 
     :param name: of the target, as ``--task`` knows it
-    :param source_name: tasks of one source share their source_only models
+    :param source_name: tasks of one source share their source_only models; it ends with a :func:`fingerprint`, so that
+        those of other data are not taken for them
     :param variant: of the task, for instance '50_labelled'
     :param prefix: of the weights files' names, which begin with it and :attr:`key`
     """
@@ -43,6 +45,10 @@ class Task:
     def trained(self) -> bool:
         """Whether :meth:`network` is trained on the source already, which makes it the row source_only."""
         return False
+
+    def pretrain(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
+        """Train by a recipe on the labelled source alone; whatever else the task knows, nothing of the target."""
+        raise NotImplementedError
 
     def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
         """Train by a recipe on the labelled source and the unlabelled target."""
@@ -71,6 +77,11 @@ class Task:
     def load(self, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         """Return the network of a weights file, on the device, and its manifest."""
         raise NotImplementedError
+
+
+def fingerprint(data: bytes | NDArray[np.uint8]) -> str:
+    """Return eight characters that other data would hardly have."""
+    return f'{zlib.crc32(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data):08x}'
 
 
 def labelled_rows(length: int, count: int) -> NDArray[np.int64]:

@@ -31,7 +31,7 @@ from sim2real_da.networks.pose import PoseNetwork
 from sim2real_da.offline import Adapted, adapt_crops
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import ObjectModel
-from sim2real_da.tasks.base import Task, labelled_rows
+from sim2real_da.tasks.base import Task, fingerprint, labelled_rows
 from sim2real_da.tasks.figures import figures
 
 SIZE = 64
@@ -53,8 +53,8 @@ class CropTask(Task):
 
     def __init__(self, name: str, source: CropSet, target: CropSet, test: CropSet, objects: Mapping[str, ObjectModel],
                  device: str = 'cpu', labelled: int = 0, variant: str = '') -> None:
-        super().__init__(name, f'crops_{name}_{len(source)}', variant or (f'{labelled}_labelled' if labelled else ''),
-                         'crops_')
+        super().__init__(name, f'crops_{name}_{fingerprint(source.images)}',
+                         variant or (f'{labelled}_labelled' if labelled else ''), 'crops_')
         self.source, self.target, self.test, self.objects, self.device = source, target, test, objects, device
         self.labelled = self._batches(target[labelled_rows(len(target), labelled)]) if labelled else None
 
@@ -63,6 +63,10 @@ class CropTask(Task):
         torch.manual_seed(seed)
         size = self.source.images.shape[1]
         return DirectPoseNetwork(len(self.objects), crop_size=size, hidden=HIDDEN).to(self.device)
+
+    def pretrain(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
+        """Train on the source alone."""
+        return adapt_crops(network, recipe, self._batches(self.source), None, steps, seed)
 
     def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[nn.Module]:
         """Train; the target is a bare array, no objective can read a label of it."""

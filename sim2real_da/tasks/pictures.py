@@ -21,7 +21,7 @@ from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.classifier_weights import load_classifier, save_classifier
 from sim2real_da.offline import Adapted, adapt
 from sim2real_da.recipes import Recipe
-from sim2real_da.tasks.base import Task, labelled_rows
+from sim2real_da.tasks.base import Task, fingerprint, labelled_rows
 from sim2real_da.tasks.figures import figures
 
 SIGN_COUNT, SIGN_SIZE = 20000, 32
@@ -41,7 +41,8 @@ class PictureTask(Task):
 
     def __init__(self, name: str, source_name: str, source: Pictures, target: Pictures, test: Pictures,
                  device: str = 'cpu', labelled: int = 0, **options: Any) -> None:
-        super().__init__(name, source_name, f'{labelled}_labelled' if labelled else '')
+        super().__init__(name, f'{source_name}_{fingerprint(source.images)}',
+                         f'{labelled}_labelled' if labelled else '')
         self.source, self.target, self.test, self.device, self.options = source, target, test, device, options
         self.known = self._of_source(target)
         self.labelled = None
@@ -53,6 +54,11 @@ class PictureTask(Task):
         """Return an untrained classifier."""
         torch.manual_seed(seed)
         return Classifier(len(self.source.names), names=self.source.names, **self.options).to(self.device)
+
+    def pretrain(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Classifier]:
+        """Train on the source alone."""
+        assert isinstance(network, Classifier)
+        return adapt(network, recipe, self.source, None, steps, seed)
 
     def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Classifier]:
         """Train; the target is a bare array, no objective can read a label of it."""

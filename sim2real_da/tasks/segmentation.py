@@ -29,7 +29,7 @@ from sim2real_da.objectives import Batch
 from sim2real_da.offline import Adapted, relit, train, wants_labels
 from sim2real_da.recipes import Recipe
 from sim2real_da.samples import Frame, LabelledFrame
-from sim2real_da.tasks.base import Task
+from sim2real_da.tasks.base import Task, fingerprint
 from sim2real_da.tasks.crops import rendered_and_real
 from sim2real_da.training import FRAMES, WINDOW, frames_of
 
@@ -51,7 +51,8 @@ class SegmentationTask(Task):
     def __init__(self, rendered: BopDataset, target: Sequence[Frame], labelled: Sequence[LabelledFrame],
                  test: Sequence[LabelledFrame], names: Sequence[str], start: Bundle | None = None,
                  device: str = 'cpu') -> None:
-        super().__init__('lmo', 'segmentation', prefix='segmentation_')
+        super().__init__('lmo', f'segmentation_{fingerprint(str(rendered.folder.resolve()).encode())}',
+                         prefix='segmentation_')
         if start is not None and start.classes != tuple(names):
             raise ValueError(f'--start: weights for {list(start.classes)}, the data have {list(names)}')
         self.rendered, self.target, self.labelled, self.test = rendered, target, labelled, test
@@ -67,6 +68,11 @@ class SegmentationTask(Task):
         torch.manual_seed(seed)
         network = Detector(len(self.names)) if self.start is None else self.start.copy().detector
         return network.to(self.device)
+
+    def pretrain(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Detector]:
+        """Train on rendered windows alone."""
+        assert isinstance(network, Detector)
+        return train(network, 'detector', recipe, self._rendered_windows(network, seed), None, steps, seed)
 
     def adapt(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Detector]:
         """Train; the photographs come without labels."""
