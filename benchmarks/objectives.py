@@ -42,7 +42,7 @@ from sim2real_da.networks.classifier import Classifier, ClassTargets
 from sim2real_da.objectives import Batch
 from sim2real_da.online.learner import WINDOW
 from sim2real_da.recipes import Recipe, load_recipe
-from sim2real_da.resources import config_folder, weights_file
+from sim2real_da.resources import config_folder, weights_path
 from sim2real_da.samples import LabelledFrame
 
 log = logging.getLogger('objectives')
@@ -185,7 +185,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     torch.set_num_threads(options.threads)
     names = options.recipes or sorted(p.stem for p in (config_folder() / 'recipes').glob('*.yaml'))
-    path = Path(options.weights) if Path(options.weights).suffix else weights_file(options.weights)
+    path = weights_path(options.weights)
     about = {**provenance(), 'cores': os.cpu_count(), 'device': options.device, 'load_before': os.getloadavg()[0]}
     made = cases(Bundle.load(path), candidates(options.data)[:4 * FRAMES], options.device)
     result = {**about, 'networks': measure(made, [load_recipe(n) for n in names], options.repetitions)}

@@ -36,7 +36,7 @@ from sim2real_da.online import memory
 from sim2real_da.online.session import AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import load_recipe
-from sim2real_da.resources import weights_file
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import Frame, LabelledFrame
 from sim2real_da.simulation.render import default_intrinsics, render_dataset
 from sim2real_da.simulation.surrogate import SurrogateWorld
@@ -212,7 +212,7 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
     stream, scored = surrogate(STREAM_SEED, STREAM), surrogate(SCORED_SEED, SCORED)
     by_objects = sorted(stream, key=lambda f: len(f.labels))
     poor = [f.frame for f in by_objects[:len(stream) // 6]]
-    bundle = Bundle.load(Path(options.weights) if Path(options.weights).suffix else weights_file(options.weights))
+    bundle = Bundle.load(weights_path(options.weights))
     scoring = Scoring(scored, bundle)
     per_step = max(1, round(options.frames / len(SEGMENTS) / options.steps))
     with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,7 @@ from sim2real_da.networks.detector import decode
 from sim2real_da.networks.estimator import Estimator, fit, to_tensor
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import load_recipe
-from sim2real_da.resources import weights_file
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
 
 log = logging.getLogger('speed')
@@ -357,7 +357,7 @@ def main() -> None:
         'modes_left_out': options.without, 'load_before': os.getloadavg()[0], 'weights': {}}
     for name in options.weights:
         log.info('%s', name)
-        path = Path(name) if Path(name).suffix else weights_file(name)
+        path = weights_path(name)
         result['weights'][path.stem] = measure(Bundle.load(path), simulated, options.repetitions, modes)
     result['load_after'] = os.getloadavg()[0]
     text = json.dumps(result, indent=1) + '\n'

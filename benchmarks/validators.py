@@ -39,7 +39,7 @@ from sim2real_da.networks.classifier import ClassTargets, to_images
 from sim2real_da.objectives import Batch
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import Recipe, load_recipe
-from sim2real_da.resources import weights_file
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
 from sim2real_da.tasks.pictures import digits, signs
 
@@ -223,7 +223,7 @@ def surrogate(options: argparse.Namespace) -> dict[str, list[Checkpoint]]:
     """Adapt, score and return the checkpoints of detector and pose network in the surrogate world."""
     from sim2real_da.simulation.surrogate import SurrogateWorld
 
-    given = {Path(name).stem: Bundle.load(Path(name) if Path(name).suffix else weights_file(name))
+    given = {Path(name).stem: Bundle.load(weights_path(name))
              for name in options.weights}
     source_model = next(iter(given.values()))
     dataset = BopDataset(options.simulation, 'train')

@@ -112,10 +112,7 @@ def run(options: argparse.Namespace) -> None:
     tasks = BENCHMARKS[options.benchmark](options)
     for recipe in recipes:
         recipe.build(tasks[0].kind, (8,))  # an error now, not in an hour
-        for name, values in recipe.objectives[tasks[0].kind]:
-            if values.get('start', 0) >= options.steps:
-                raise ValueError(f'recipe {recipe.name}: {name} starts at step {values["start"]}, but --steps '
-                                 f'{options.steps}: it would be the control under another name')
+        recipe.check_length(tasks[0].kind, options.steps)
     if options.task and (unknown := set(options.task) - {t.name for t in tasks}):
         raise ValueError(f'--task {sorted(unknown)[0]}: expected some of {[t.name for t in tasks]}')
     found: dict[str, dict[str, Any]] = {}

@@ -19,6 +19,7 @@ COMMANDS = {
     'models': ('sim2real_da.simulation.models', 'make a models folder for the other commands from CAD meshes'),
     'render': ('sim2real_da.simulation.render', 'write labelled simulated frames in BOP layout'),
     'adapt': ('sim2real_da.adapt', 'adapt to unlabelled pictures: folders of classes, .npz files or BOP data'),
+    'translate': ('sim2real_da.networks.translation', 'give a rendered set the look that a trained generator makes'),
     'train': ('sim2real_da.training', 'train source models from rendered frames'),
     'evaluate': ('sim2real_da.evaluation.command', 'score weights on a data set with ground truth'),
     'calibrate': ('sim2real_da.evaluation.calibration', 'make the covariances of poses as large as their errors are'),

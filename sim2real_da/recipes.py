@@ -89,6 +89,16 @@ class Recipe:
         """Return whether any objective of a network looks at target samples."""
         return any(OBJECTIVES[name].needs_target for name, _ in self.objectives.get(network, ()))
 
+    def check_length(self, network: str, steps: int) -> None:
+        """Refuse a run that would end before an objective begins.
+
+        :raises RecipeError: naming the objective and its first step
+        """
+        for name, values in self.objectives.get(network, ()):
+            if values.get('start', 0) >= steps:
+                raise RecipeError(f'recipe {self.name}: {name} starts at step {values["start"]}, but --steps {steps}: '
+                                  'it would be the control under another name')
+
     def build(self, network: str, channels: tuple[int, ...]) -> list[Objective]:
         """Return fresh objectives for one network.
 
@@ -153,4 +163,7 @@ def _objectives(path: Path, network: str, entries: Any) -> tuple[tuple[str, dict
                 f'recipe {path}: {network}: unknown objective {name!r}, expected one of {sorted(OBJECTIVES)}')
         if network not in OBJECTIVES[name].networks:
             raise RecipeError(f'recipe {path}: {network}: {name} is made for {", ".join(OBJECTIVES[name].networks)}')
+        needed = OBJECTIVES[name].beside
+        if needed and needed not in entries:
+            raise RecipeError(f'recipe {path}: {network}: {name} does nothing without {needed}; expected it beside it')
     return tuple((name, dict(options or {})) for name, options in entries.items())

@@ -29,3 +29,9 @@ def config_folder() -> Path:
 def weights_file(name: str) -> Path:
     """Return the path of shipped source weights, for instance ``tools``; it need not exist."""
     return PACKAGE / 'weights' / f'{name}.safetensors'
+
+
+def weights_path(text: Path | str) -> Path:
+    """Return the file that a person means by ``text``: shipped weights by their name (``tools``), or a path."""
+    shipped = weights_file(str(text))
+    return shipped if shipped.is_file() else Path(text).expanduser()

@@ -19,9 +19,12 @@ from helpers import CAMERA, box_model, frame, rendered_set
 
 from sim2real_da.adapt import MOST_FRAMES, target_frames
 from sim2real_da.cli import main
+from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier_weights import load_classifier
 from sim2real_da.networks.distributed import average_gradients, everywhere, mean_of, own_seed
 from sim2real_da.online.frame_files import FrameFiles
+from sim2real_da.online.gate import Decision
 
 # Two steps of a detector by DANN on batches of the process's own; the adversary has an optimiser of its own. What comes
 # out has to be one network: weights, running statistics, teacher and adversary.
@@ -52,8 +55,8 @@ with processes('cpu', share_normalisers=False) as (rank, world, device):
 """
 
 
-def launch(commands: list[list[str]]) -> None:
-    """Run one command a process, as torchrun would."""
+def launch(commands: list[list[str]], status: int = 0) -> None:
+    """Run one command a process, as torchrun would; all have to end with a status."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -64,7 +67,7 @@ def launch(commands: list[list[str]]) -> None:
     started = [subprocess.Popen(command, env={**os.environ, **group, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
                for rank, command in enumerate(commands)]
     try:
-        assert [p.wait(timeout=240) for p in started] == [0] * len(commands)
+        assert [p.wait(timeout=240) for p in started] == [status] * len(commands)
     finally:
         for process in started:
             process.kill()
@@ -140,12 +143,26 @@ def test_a_fleet_learns_from_what_its_robots_saw(robots: tuple[Path, Path], tmp_
     rendered_set(tmp_path / 'rendered', 1, 80)
     torch.manual_seed(0)
     Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16}).save(tmp_path / 'start.safetensors')
-    words = ['adapt', '--recipe', 'self_training', '--source', str(tmp_path / 'rendered'), '--target',
+    (tmp_path / 'own.yaml').write_text('detector: {supervised: , self_training: }\npose: {supervised: }\n'
+                                       'learner: {source_frames: 1, target_frames: 1, crops: 4}')
+    words = ['adapt', '--recipe', str(tmp_path / 'own.yaml'), '--source', str(tmp_path / 'rendered'), '--target',
              *map(str, robots), '--camera-info', str(calibration(tmp_path)), '--start',
-             str(tmp_path / 'start.safetensors'), '--steps', '2', '--threads', '1']
+             str(tmp_path / 'start.safetensors'), '--steps', '25', '--threads', '1']
+    # an untrained network finds nothing: the gate refuses it, in both processes alike
+    launch([[sys.executable, '-m', 'sim2real_da.cli', *words, '--out', str(tmp_path / f'{rank}.safetensors')]
+            for rank in range(2)], status=2)
+    assert not list(tmp_path.glob('[01].safetensors')), 'what has not passed the gate is not written'
+
+
+def test_two_processes_write_one_classifier(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / 'source.npz', images=rng.integers(0, 255, (40, 16, 16), dtype=np.uint8),
+             labels=np.arange(40) % 2)
+    words = ['adapt', '--recipe', 'dann', '--source', str(tmp_path / 'source.npz'), '--target',
+             str(tmp_path / 'source.npz'), '--size', '16', '--steps', '2', '--source-steps', '2', '--threads', '1']
     launch([[sys.executable, '-m', 'sim2real_da.cli', *words, '--out', str(tmp_path / f'{rank}.safetensors')]
             for rank in range(2)])
-    assert Bundle.load(tmp_path / '0.safetensors').classes == ('box',)
+    assert load_classifier(tmp_path / '0.safetensors')[1]['recipe'] == 'dann'
     assert not (tmp_path / '1.safetensors').exists(), 'one process writes'
 
 
@@ -156,7 +173,7 @@ def test_too_few_frames_are_said_in_one_line(robots: tuple[Path, Path], tmp_path
     assert main(['adapt', '--recipe', 'dann', '--source', str(tmp_path / 'rendered'), '--target', str(robots[0]),
                  '--start', str(tmp_path / 'start.safetensors'), '--out', str(tmp_path / 'o.safetensors')]) == 2
     said = capsys.readouterr().err
-    assert 'simulated frames for training: 0 of' in said and '26 simulated frames, the first 24 for the gate' in said
+    assert '26 rendered frames, expected 36 or more' in said
 
 
 def test_targets_that_do_not_fit_the_source(robots: tuple[Path, Path], tmp_path: Path,
@@ -169,3 +186,47 @@ def test_targets_that_do_not_fit_the_source(robots: tuple[Path, Path], tmp_path:
     assert 'empty: neither BOP data, nor a recording' in capsys.readouterr().err
     assert main([*arguments, str(empty), '--target', *map(str, robots)]) == 2
     assert 'several targets' in capsys.readouterr().err
+    assert main([*arguments, str(tmp_path / 'rendered'), '--target', str(tmp_path / 'gone')]) == 2
+    assert 'gone: no such folder or file' in capsys.readouterr().err
+
+
+PIXELS = """
+pose: {supervised: , cycada: {pixel: true, feature: false, blocks: 1, filters: 4, width: 4}}
+offline: {batch: 4}
+"""
+
+
+def test_stored_crops_a_generator_and_a_translated_set(robots: tuple[Path, Path], tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch,
+                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    rendered = rendered_set(tmp_path / 'rendered', 1, 40)
+    torch.manual_seed(0)
+    start = Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16})
+    start.save(tmp_path / 'start.safetensors')
+    (tmp_path / 'own.yaml').write_text(PIXELS)
+    out, generator = tmp_path / 'out' / 'w.safetensors', tmp_path / 'g.safetensors'
+    words = ['adapt', '--recipe', str(tmp_path / 'own.yaml'), '--source', str(rendered), '--target', str(robots[0]),
+             '--start', str(tmp_path / 'start.safetensors'), '--steps', '2', '--out', str(out), '--generator',
+             str(generator)]
+    monkeypatch.setattr('sim2real_da.networks.crop_sets.FOUND_SCORE', 1.0)
+    assert main(words) == 2
+    assert 'finds nothing in 6 target frames' in capsys.readouterr().err
+    monkeypatch.setattr('sim2real_da.networks.crop_sets.FOUND_SCORE', 0.0)
+    assert main(words) == 2
+    assert 'w.safetensors: not written, for nothing passed the gate' in capsys.readouterr().err
+    assert not out.exists() and not generator.exists()
+    monkeypatch.setattr('sim2real_da.adapt.Gate.decide', lambda *_: Decision(True, 'passed'))
+    assert main(words) == 0
+    made = Bundle.load(out)
+    assert (made.version, made.parent, made.created['target']) == (1, 0, 'frames')
+    for network, same in (('detector', True), ('pose', False)):
+        before, after = (getattr(bundle, network).state_dict() for bundle in (start, made))
+        assert all(torch.equal(before[k], after[k]) for k in before) == same
+    translated = tmp_path / 'translated'
+    assert main(['translate', '--generator', str(generator), '--data', str(rendered), '--out', str(translated)]) == 0
+    first, second = (BopDataset(folder, 'train').frame(0) for folder in (rendered, translated))
+    assert (first.frame.image != second.frame.image).any()
+    np.testing.assert_array_equal(first.labels[0].box, second.labels[0].box)
+    words[words.index(str(tmp_path / 'own.yaml'))] = 'dann'
+    assert main(words) == 2
+    assert 'recipe dann trains no generator' in capsys.readouterr().err

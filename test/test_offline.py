@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from sim2real_da.adapt import held_out_rows
 from sim2real_da.adaptation import Adaptation
 from sim2real_da.cli import main
 from sim2real_da.data.pictures import Pictures
@@ -196,9 +197,20 @@ def test_adapt_and_evaluate_own_folders(tmp_path, capsys):
     assert main([*arguments, '--start', str(out)]) == 0
     assert main(['evaluate', '--weights', str(out), '--data', str(tmp_path / 'target')]) == 2
     assert 'target: evaluate: pictures without labels' in capsys.readouterr().err
-    arguments[4] = str(tmp_path / 'target')
-    assert main(arguments) == 2
-    assert 'target: no labels; expected a sub-folder for each class' in capsys.readouterr().err
+    for change, said in (
+            ({'--source': str(tmp_path / 'target')}, 'target: no labels; expected a sub-folder for each class'),
+            ({'--steps': '0'}, '--steps 0: expected 1 or more'), ({'--size': '0'}, '--size 0: expected 1 or more'),
+            ({'--device': 'cuda:77'}, '--device cuda:77: '), ({'--recipe': 'dsn'}, 'dsn starts at step 500'),
+            ({'--recipe': 'self_training_unique'}, 'nothing for the classifier'),
+            ({'--out': '/proc/w.safetensors'}, '/proc'), ({'--target': str(tmp_path / 'gone')}, 'gone: no such')):
+        assert main([*arguments, *(word for pair in change.items() for word in pair)]) == 2  # the last one counts
+        assert said in capsys.readouterr().err
+
+
+def test_a_tenth_of_each_class_is_kept_back():
+    labels = np.array([0] * 50 + [1] * 4 + [2])
+    apart = held_out_rows(labels)
+    assert [int(apart[labels == c].sum()) for c in range(3)] == [5, 1, 0]
 
 
 def small_digits(folder) -> None:
@@ -228,7 +240,7 @@ def test_benchmark_writes_rows_and_weights(tmp_path, capsys):
         assert row['accuracy']['std'] == pytest.approx(np.std([r['accuracy'] for r in row['runs']]))
     network, manifest = load_classifier(tmp_path / 'w' / 'usps_self_training.safetensors')
     assert manifest['created']['method'] == 'self_training' and network.config['names'] == list('0123456789')
-    assert len(list(work.glob('mnist_2_*.safetensors'))) == 2  # a source model is made once
+    assert len(list(work.glob('mnist_*_2_*.safetensors'))) == 2  # a source model is made once
     assert main([*arguments, '--method', 'nothing']) == 2
     assert 'recipe nothing: no file' in capsys.readouterr().err
     (tmp_path / 'usps.npz').unlink()

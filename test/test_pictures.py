@@ -59,6 +59,28 @@ def test_npz(tmp_path):
     assert load(tmp_path / 'b.npz').labels.tolist() == [1, 0, 1]
 
 
+def test_a_target_is_pictures_alone(tmp_path):
+    np.savez(tmp_path / 'a.npz', images=np.zeros((2, 4, 4, 1), np.uint8), labels=np.array([object(), 1.5]))
+    assert load(tmp_path / 'a.npz', labelled=False).labels is None
+    with pytest.raises(ValueError, match='a.npz: damaged, or not an .npz file of plain arrays'):
+        load(tmp_path / 'a.npz')
+    for name in ('top.png', 'day/1.png', 'day/night/2.png'):
+        picture(tmp_path / 'target' / name, 1)
+    (tmp_path / 'target' / 'empty').mkdir()
+    found = load(tmp_path / 'target', labelled=False)
+    assert len(found) == 3 and found.labels is None
+
+
+def test_a_damaged_array_is_named(tmp_path):
+    path = tmp_path / 'a.npz'
+    np.savez_compressed(path, images=np.random.default_rng(0).integers(0, 255, (20, 16, 16), dtype=np.uint8))
+    data = bytearray(path.read_bytes())
+    data[200:260] = bytes(60)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match='a.npz: damaged'):
+        load(path)
+
+
 @pytest.mark.parametrize('arrays, said', [
     ({'labels': np.zeros(2, int)}, 'no array images, it has labels'),
     ({'images': np.zeros((2, 4, 4)), 'labels': np.zeros(2, int)}, 'expected uint8'),
@@ -73,7 +95,7 @@ def test_npz_that_cannot_be_used(tmp_path, arrays, said):
 
 def test_what_is_no_npz_file(tmp_path):
     (tmp_path / 'bad.npz').write_text('no zip')
-    with pytest.raises(ValueError, match='bad.npz: not readable'):
+    with pytest.raises(ValueError, match='bad.npz: damaged, or not an .npz file'):
         load(tmp_path / 'bad.npz')
     with pytest.raises(FileNotFoundError, match='none.npz: no such folder or file'):
         load(tmp_path / 'none.npz')

@@ -135,6 +135,9 @@ class BopDataset:
         self._models = Path(models) if models is not None else None
         self._scenes = {int(p.name): _Scene(p) for p in scenes}
         self._many = len(self._scenes) > 1
+        camera_file = self.folder / 'camera.json'
+        camera = _json(camera_file) if camera_file.is_file() else {}
+        self._size = (camera['width'], camera['height']) if {'width', 'height'} <= set(camera) else None
         described = self.folder / 'dataset.json'
         self._description = _json(described) if described.is_file() else {}
         self._names = {int(k): str(v) for k, v in self._description.get('names', {}).items()} or self._model_names()
@@ -228,10 +231,16 @@ class BopDataset:
         scene, number = self._find(frame_id)
         image = read_image(scene.images[number])
         height, width = image.shape[:2]
+        if self._size is not None and (width, height) != self._size:
+            raise ValueError(f'{scene.images[number]}: {width}x{height} pixels, {self.folder / "camera.json"} says '
+                             f'{self._size[0]}x{self._size[1]}; intrinsics and labels are of that size')
         frame = Frame(image, scene.camera(number, width, height), frame_id)
         entries = (scene.truth or {}).get(number, [])
         info = scene.info.get(number, [])
         masks = scene.masks(number, len(entries))
+        if any(mask is not None and mask.shape != (height, width) for mask in masks):
+            raise ValueError(f'{scene.folder}: the masks of picture {number} have another size than the picture, '
+                             f'{width}x{height}')
         labels = []
         for index, entry in enumerate(entries):
             try:

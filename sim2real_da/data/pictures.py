@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,38 +69,41 @@ class Pictures:
 
 def from_arrays(images: NDArray[np.uint8], labels: NDArray[np.int64] | None = None,
                 names: Sequence[str] = ()) -> Pictures:
-    """Return pictures of arrays; grey ones ``(N, H, W)`` get three equal channels."""
-    if images.ndim == 3:
-        images = np.repeat(images[..., None], 3, axis=3)
+    """Return pictures of arrays; grey ones ``(N, H, W)`` or ``(N, H, W, 1)`` get three equal channels."""
+    if images.ndim == 3 or images.shape[3:] == (1,):
+        images = np.repeat(images.reshape(*images.shape[:3], 1), 3, axis=3)
     return Pictures(images, None if labels is None else labels.astype(np.int64), tuple(names))
 
 
-def load(path: Path | str, size: int | None = None) -> Pictures:
+def load(path: Path | str, size: int | None = None, labelled: bool = True) -> Pictures:
     """Read a folder or an ``.npz`` file.
 
     :param size: side in pixels that every picture is resized to; None: as they are, which has to be one size
+    :param labelled: false: pictures alone, whatever sub-folders and arrays say of classes
     :raises FileNotFoundError: when there is nothing
     :raises ValueError: when it cannot be used; the message names the file and what was expected
     """
     path = Path(path)
     if path.is_dir():
-        return load_folder(path, size)
+        return load_folder(path, size, labelled)
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such folder or file; expected a folder of pictures or an .npz file')
     if path.suffix != '.npz':
         raise ValueError(f'{path}: expected a folder of pictures or an .npz file with the arrays images and labels')
-    found = load_npz(path)
+    found = load_npz(path, labelled)
     return found if size is None else found.resized(size)
 
 
-def load_folder(folder: Path, size: int | None = None) -> Pictures:
+def load_folder(folder: Path, size: int | None = None, labelled: bool = True) -> Pictures:
     """Read PNG and JPEG pictures; the names of sub-folders are their classes, without sub-folders there are no labels.
 
+    :param labelled: false: pictures alone, those of sub-folders too
     :raises ValueError: without pictures, with pictures beside the sub-folders, or with several sizes and no ``size``
     """
-    files = _files(folder)
-    classes = [] if files else sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
-    beside = sorted(p.name for p in folder.iterdir() if p.is_dir() and _files(p))
+    files = _files(folder) if labelled else sorted(p for p in folder.rglob('*') if _is_picture(p))
+    places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')) if labelled else []
+    beside = [place.name for place in places if _files(place)]
+    classes = [] if files else places
     if files and beside:
         raise ValueError(f'{folder}: has pictures ({files[0].name}) and folders of pictures ({beside[0]}); expected '
                          'one sub-folder for each class, or pictures alone')
@@ -121,22 +125,27 @@ def load_folder(folder: Path, size: int | None = None) -> Pictures:
     return Pictures(np.stack(images), np.array([label for _, label in found]), tuple(p.name for p in classes))
 
 
-def load_npz(path: Path) -> Pictures:
-    """Read the arrays ``images`` (uint8, ``(N, H, W)`` or ``(N, H, W, 3)``) and, where there, ``labels`` ``(N,)``.
+def load_npz(path: Path, labelled: bool = True) -> Pictures:
+    """Read the arrays ``images`` (uint8, ``(N, H, W)`` or ``(N, H, W, 1 or 3)``) and, where there, ``labels`` ``(N,)``.
 
     Labels are class numbers, or names.
 
+    :param labelled: false: the images alone
     :raises ValueError: when arrays are missing or do not fit together; the message names the file
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ('images', 'labels') if name in file.files}
+            wanted = ('images', 'labels') if labelled else ('images',)
+            arrays = {name: file[name] for name in wanted if name in file.files}
             present = ', '.join(file.files) or 'nothing'
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path}: not readable as an .npz file ({error})') from error
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f'{path}: damaged, or not an .npz file of plain arrays; write it anew with '
+                         'numpy.savez_compressed') from error
     if 'images' not in arrays:
         raise ValueError(f'{path}: no array images, it has {present}; expected images (N, H, W[, 3]) and labels (N,)')
     labels, names = arrays.get('labels'), np.array([], str)
+    if labels is not None and labels.dtype.kind == 'S':
+        labels = np.char.decode(labels, 'utf-8', 'replace')
     if labels is not None and labels.dtype.kind == 'U':
         names, labels = np.unique(labels, return_inverse=True)
     elif labels is not None and labels.dtype.kind not in 'iu':
@@ -148,4 +157,8 @@ def load_npz(path: Path) -> Pictures:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and p.is_file())
+    return sorted(p for p in folder.iterdir() if _is_picture(p))
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS and path.is_file()

@@ -28,12 +28,13 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from sim2real_da.data.bop import BopDataset
-from sim2real_da.evaluation.command import Answer, answer, recorded, weights_path, write_json
+from sim2real_da.evaluation.command import Answer, answer, recorded, write_json
 from sim2real_da.evaluation.metrics import SCORE, match
 from sim2real_da.evaluation.pose_error import difference
 from sim2real_da.networks.bundle import Bundle, with_covariance_factors, write_atomically
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.pose import scaled_covariance
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import ObjectModel
 
 Array = NDArray[np.float64]

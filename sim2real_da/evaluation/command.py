@@ -31,7 +31,7 @@ from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.network_weights import load_network
 from sim2real_da.networks.pose import PoseNetwork
 from sim2real_da.networks.weights_file import kind_of, manifest_of
-from sim2real_da.resources import weights_file
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
 
 SCORE_THRESHOLD = 0.05  # average precision needs the weak detections; recall and pose errors start at 0.3 themselves
@@ -113,8 +113,9 @@ def _run_classifier(path: Path, options: argparse.Namespace) -> None:
     network, manifest = load_classifier(path, options.device)
     if options.csv or options.ids:
         raise ValueError(f'{path}: a classifier; --csv and --ids are for detector and pose network')
+    pictures = load(options.data, None if options.data.endswith('.npz') else network.size)
     try:
-        result = accuracy(network, load(options.data, None if options.data.endswith('.npz') else network.size))
+        result = accuracy(network, pictures)
     except ValueError as error:
         raise ValueError(f'{options.data}: {error}') from error
     write = sys.stdout.write
@@ -156,12 +157,6 @@ def _run_network(path: Path, kind: str, options: argparse.Namespace) -> None:
     if options.json:
         write_json(options.json, {'weights': options.weights, 'recipe': manifest['recipe'], 'data': options.data,
                                   **result})
-
-
-def weights_path(name: str) -> Path:
-    """Return a weights file, or a shipped one by its name."""
-    path = Path(name)
-    return path if path.suffix else weights_file(name)
 
 
 def answer(estimator: Estimator, frames: Iterable[LabelledFrame]) -> Iterator[Answer]:

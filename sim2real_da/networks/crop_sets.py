@@ -9,6 +9,7 @@ literature: what is measured is the pose network, not the detector.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,14 +23,19 @@ from torch import Tensor
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.data.batches import rows
 from sim2real_da.data.bop import BopDataset
+from sim2real_da.networks.batches import target_images
+from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
+from sim2real_da.networks.detector import decode
 from sim2real_da.networks.direct_pose import DirectOutput, crop_pose, surface_clouds, symmetric_turns
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pose import DirectTargets, PoseNetwork, PoseTargets
-from sim2real_da.samples import ObjectLabel, ObjectModel
+from sim2real_da.samples import Frame, ObjectLabel, ObjectModel
 
 BACKGROUNDS = ('black', 'photographs', 'rendered')
 LEAST_VISIBLE = 0.25
+FOUND_SCORE = 0.15  # of detections that give crops without labels: a low bar is safe
+FOUND_MOST = 20  # of a frame
 
 
 @dataclass(frozen=True)
@@ -61,13 +67,15 @@ class CropSet:
 
 
 def cut_crops(dataset: BopDataset, ids: Sequence[int], size: int, rng: np.random.Generator, limit: int = 0,
-              background: str = 'rendered', photos: Sequence[NDArray[np.uint8]] = (), jitter: bool = True) -> CropSet:
+              background: str = 'rendered', photos: Sequence[NDArray[np.uint8]] = (), jitter: bool = True,
+              objects: Mapping[str, ObjectModel] | None = None) -> CropSet:
     """Cut every object that is seen well enough.
 
     :param limit: stop after so many crops; 0: no limit
     :param background: what is behind the object: 'black', 'photographs' (needs ``photos``) or 'rendered' (as it is)
     :param photos: pictures ``(H, W, 3)``, larger than the crops
     :param jitter: move and resize the boxes a little, as a detector's would be
+    :param objects: the label map; None: the data set's own
     :raises ValueError: for an unknown background, one that needs masks the data set does not have or photographs that
         are missing, or when nothing could be cut
     """
@@ -75,7 +83,7 @@ def cut_crops(dataset: BopDataset, ids: Sequence[int], size: int, rng: np.random
         raise ValueError(f'crops: background {background!r}, expected one of {", ".join(BACKGROUNDS)}')
     if background == 'photographs' and not photos:
         raise ValueError('crops: background photographs, but no photographs were given')
-    objects = dataset.objects()
+    objects = dataset.objects() if objects is None else objects
     names = list(objects)
     images, masks, classes, poses, cameras, transforms = [], [], [], [], [], []
     for frame_id in ids:
@@ -109,6 +117,23 @@ def cut_crops(dataset: BopDataset, ids: Sequence[int], size: int, rng: np.random
     known = [m for m in masks[:end] if m is not None]
     return CropSet(np.stack(images[:end]), np.stack(known) if len(known) == len(models) else None,
                    np.array(classes[:end]), rotations, centres, sizes)
+
+
+@torch.no_grad()
+def found_crops(bundle: Bundle, frames: Sequence[Frame], device: torch.device | str = 'cpu') -> NDArray[np.uint8]:
+    """Cut unlabelled frames where a detector finds something, as the online learner does.
+
+    :return: uint8 RGB ``(N, S, S, 3)``, S the side that the bundle's pose network takes
+    """
+    size = bundle.pose.crop_size
+    detector = copy.deepcopy(bundle.detector).to(device).eval()
+    crops = []
+    for frame in frames:
+        height, width = frame.image.shape[:2]
+        scale = min(detector.input_size[0] / width, detector.input_size[1] / height)
+        boxes, _, _ = decode(detector(target_images([frame], detector.input_size, device)), FOUND_SCORE, FOUND_MOST)[0]
+        crops += [cut(frame.image, crop_transform(box / scale, size), size) for box in boxes.cpu().numpy()]
+    return np.stack(crops) if crops else np.empty((0, size, size, 3), np.uint8)
 
 
 def _moved(label: ObjectLabel, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier_weights import load_classifier
 from sim2real_da.networks.network_weights import BUILDERS, load_network
 from sim2real_da.networks.weights_file import kind_of, manifest_of
-from sim2real_da.resources import weights_file
+from sim2real_da.resources import weights_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> None:
 
     :raises WeightsError: for a file that is missing, damaged or not one of this package
     """
-    path = Path(options.file) if Path(options.file).suffix else weights_file(options.file)
+    path = weights_path(options.file)
     manifest = manifest_of(path)
     lines = {'file': f'{path} ({path.stat().st_size / 1e6:.1f} MB, checksum right)'}
     kind = kind_of(manifest)

@@ -24,7 +24,7 @@ from sim2real_da.networks.crops import CELL, PADDING
 from sim2real_da.networks.detector import STRIDE
 from sim2real_da.networks.estimator import POSE_SCORE
 from sim2real_da.networks.pose import VIEWS
-from sim2real_da.resources import weights_file
+from sim2real_da.resources import weights_path
 
 FORMAT = 'sim2real_da/onnx/1'
 INPUT = 'images'
@@ -173,6 +173,5 @@ def run(options: argparse.Namespace) -> None:
 
     :raises ValueError: for weights that cannot be used, or a package that is missing
     """
-    path = Path(options.weights)
-    export(Bundle.load(path if path.suffix else weights_file(options.weights)), options.out)
+    export(Bundle.load(weights_path(options.weights)), options.out)
     sys.stdout.write(f'{options.out}: detector.onnx, pose.onnx, manifest.json\n')

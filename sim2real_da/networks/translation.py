@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rendered set again, with its pictures as a trained generator translates them and its labels as they are.
 
-This is how pixel-level adaptation serves the detector: offline. Train a
-:class:`~sim2real_da.objectives.cycle.CyclePair` on windows of rendered frames and of photographs, translate the set
-with its ``to_target``, train as usual on the result. No layer of the generator changes the resolution, so boxes, masks
-and poses stay where they were.
+This is how pixel-level adaptation serves the detector: offline. Train a generator (``sim2real_da adapt --recipe
+cycada_pixel --generator FILE ...``), translate the rendered set with it (``sim2real_da translate``), train as usual on
+the result. No layer of the generator changes the resolution, so boxes, masks and poses stay where they were.
 """
 
 from __future__ import annotations
 
+import argparse
+import logging
 import shutil
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from numpy.typing import NDArray
 
 from sim2real_da.data.bop import read_image
 from sim2real_da.networks.estimator import to_tensor
-from sim2real_da.networks.generators import ResidualGenerator
+from sim2real_da.networks.generators import ResidualGenerator, load_generator
 
+LOG = logging.getLogger(__name__)
 PICTURES = ('.png', '.jpg', '.jpeg')
 JPEG_QUALITY = 95
 
@@ -61,3 +63,21 @@ def translate_set(generator: ResidualGenerator, source: Path | str, destination:
         if not cv2.imwrite(str(written), made, options):
             raise OSError(f'{written}: could not be written; is the disk full?')
     return len(pictures)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``sim2real_da translate``."""
+    parser.add_argument('--generator', type=Path, required=True, help='file that adapt --generator wrote')
+    parser.add_argument('--data', type=Path, required=True, help='rendered set in BOP layout')
+    parser.add_argument('--out', type=Path, required=True, help='folder to make')
+    parser.add_argument('--device', default='cpu')
+
+
+def run(options: argparse.Namespace) -> None:
+    """Translate as asked for on the command line.
+
+    :raises ValueError: for a generator or data that cannot be used
+    """
+    generator = load_generator(options.generator).to(options.device)
+    LOG.info('%d pictures translated, labels as they are: %s', translate_set(generator, options.data, options.out),
+             options.out)

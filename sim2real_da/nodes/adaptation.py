@@ -32,12 +32,13 @@ from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.labels import LABEL_SOURCES, LabelSource
 from sim2real_da.nodes.labels import PARAMETERS as LABELS
-from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, printable, run, weights_path
+from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, printable, run
 from sim2real_da.online.curves import Curves
 from sim2real_da.online.gate import Decision
 from sim2real_da.online.session import GAP, REPLAY, AdaptationSession, Promotion
 from sim2real_da.online.store import WeightStore, alone_in
 from sim2real_da.recipes import load_recipe
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import LabelledFrame
 
 CAMERA_NAME = re.compile(r'/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*')

@@ -19,7 +19,6 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
 import rclpy
@@ -36,7 +35,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from sim2real_da.nodes.messages import MessageError
 from sim2real_da.nodes.shared_memory import remove_leftovers
-from sim2real_da.resources import weights_file
 
 LONGEST = 500  # characters of why a message was refused, which may quote it
 LOG_PERIOD_S = 5.0  # a complaint about one topic is repeated at most this often
@@ -501,12 +499,6 @@ def _live(make: Callable[[], ManagedNode], args: list[str] | None) -> int:
             node.on_shutdown(LifecycleState(label='', state_id=0))
             node.destroy_node()
         rclpy.try_shutdown()
-
-
-def weights_path(text: str) -> Path:
-    """Return the file that ``weights`` means: a shipped model by name (``tools``) or a path."""
-    shipped = weights_file(text)
-    return shipped if shipped.is_file() else Path(text).expanduser()
 
 
 def parameter_file(table: tuple[Parameter, ...]) -> str:

@@ -27,9 +27,10 @@ from sim2real_da.networks.estimator import Estimator
 from sim2real_da.nodes import messages
 from sim2real_da.nodes.camera_input import COMPRESSED, RECTIFIED, CameraInput
 from sim2real_da.nodes.messages import MessageError
-from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, printable, run, weights_path
+from sim2real_da.nodes.node import ManagedNode, Parameter, check_device, printable, run
 from sim2real_da.nodes.pose_output import PARAMETERS as OUTPUT
 from sim2real_da.nodes.pose_output import PoseOutput, read_thresholds
+from sim2real_da.resources import weights_path
 
 DRAIN_S = 3.0  # an image in work when the node is told to stop gets this long to be answered
 

@@ -84,6 +84,8 @@ class Objective(nn.Module):
     needs_confidence = False
     #: networks it is made for
     networks: tuple[str, ...] = ('classifier', 'pose', 'detector')
+    #: the objective without which it does nothing; empty when there is none
+    beside = ''
     #: whether it can learn beside a running robot, on a stream
     online = True
 

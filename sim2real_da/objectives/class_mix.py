@@ -65,6 +65,7 @@ class ClassMix(Objective):
 
     needs_target = True
     needs_pseudo_labels = True
+    beside = 'self_training'
     networks = ('detector',)
 
     def __init__(self, channels: tuple[int, ...]) -> None:

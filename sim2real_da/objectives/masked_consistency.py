@@ -47,6 +47,7 @@ class MaskedConsistency(Objective):
 
     needs_target = True
     needs_pseudo_labels = True
+    beside = 'self_training'
 
     def __init__(self, channels: tuple[int, ...], ratio: float = 0.7, blocks: int = 8) -> None:
         super().__init__()

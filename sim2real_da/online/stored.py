@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ LOG = logging.getLogger(__name__)
 def adapt(
     bundle: Bundle, recipe: str, seed: int, source: list[LabelledFrame], target: list[Frame], *, steps: int,
     holdout: int, gate_every: int = 25, tolerance: float = 0.01, device: str = 'cpu', evidence: bool = True,
-) -> tuple[Bundle, dict[str, float]]:
+) -> tuple[Bundle, dict[str, Any]]:
     """Run one arm from a source model; return what is published at its end and how it went.
 
     :param source: simulated frames; the first ``holdout`` are the gate's
@@ -30,7 +31,7 @@ def adapt(
     :param target: real frames; a type that carries no labels
     :param tolerance: how far the scores on held-out simulation may fall, 0..1
     :param evidence: whether the real frames have a say in the gate
-    :returns: the bundle; promotions, rejections and seconds
+    :returns: the bundle; promotions, rejections, seconds and the last candidate's ``reason``
     :raises RuntimeError: when the session ends before its steps are done; the message has its reason
     """
     begin = time.monotonic()
@@ -55,4 +56,4 @@ def adapt(
             raise RuntimeError(f'{recipe}: {session.state}: {session.reason}')
         return session.current().copy(), {
             'promotions': session.promotions, 'rejections': session.rejections,
-            'seconds': round(time.monotonic() - begin, 1)}
+            'seconds': round(time.monotonic() - begin, 1), 'reason': session.reason}

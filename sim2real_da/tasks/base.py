@@ -81,7 +81,7 @@ class Task:
 
 def fingerprint(data: bytes | NDArray[np.uint8]) -> str:
     """Return eight characters that other data would hardly have."""
-    return f'{zlib.crc32(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data):08x}'
+    return f'{zlib.crc32(data.tobytes() if isinstance(data, np.ndarray) else data):08x}'
 
 
 def labelled_rows(length: int, count: int) -> NDArray[np.int64]:
