@@ -47,8 +47,8 @@ from sim2real_da.samples import LabelledFrame
 
 log = logging.getLogger('objectives')
 PICTURES, CROPS, FRAMES = 64, 16, 4  # of a batch and domain, as recipes have them
-STEPS = 1000  # length of the pretended run
-LATE = 500  # its step at which recipes are timed: ramps have risen, every loss is at work
+STEPS = 2000  # length of the pretended run
+LATE = 1500  # its step at which recipes are timed: ramps have risen, every loss is at work
 
 
 @dataclass(frozen=True)

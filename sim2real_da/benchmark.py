@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.seeds < 1 or options.steps < 1 or options.source_steps < 1:
         raise ValueError('benchmark: --seeds, --steps and --source-steps are at least 1')
+    if options.labelled and options.unseen:
+        raise ValueError('benchmark: --labelled and --unseen: expected one of them')
     recipes = [load_recipe(m) for m in options.method if m not in ('source_only', 'target_only')]
     torch.set_num_threads(options.threads)
     tasks = BENCHMARKS[options.benchmark](options)
