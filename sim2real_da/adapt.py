@@ -124,10 +124,6 @@ def _check(options: argparse.Namespace) -> None:
     for path in (options.source, *options.target):
         if not path.exists():
             raise FileNotFoundError(f'{path}: no such folder or file')
-    try:
-        torch.zeros(1, device=options.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'--device {options.device}: {str(error).splitlines()[0]}') from error
     for out in (options.out, options.generator):
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)

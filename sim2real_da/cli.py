@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(arguments)
         assert run is not None  # argparse has left for anything but a command
         logging.basicConfig(level=logging.INFO, format='%(message)s')
+        _check(options)
         run(options)
     except ModuleNotFoundError as error:
         if '--traceback' in arguments or (error.name or '').startswith('sim2real_da'):
@@ -62,6 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what no command can use, before any work is done.
+
+    :raises ValueError: naming the option
+    """
+    if (seed := getattr(options, 'seed', 0)) < 0:
+        raise ValueError(f'--seed {seed}: expected 0 or more')
+    if (device := getattr(options, 'device', 'cpu')) != 'cpu':
+        import torch
+
+        try:
+            torch.zeros(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f'--device {device}: {str(error).splitlines()[0]}') from error
 
 
 def _fail(message: str) -> int:

@@ -11,10 +11,12 @@ shows early what the networks see. Several processes (GPUs, machines) share the 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import math
 import os
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,11 +33,12 @@ from torch.nn.parallel import DistributedDataParallel
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.backbones import EfficientNetLite0
-from sim2real_da.networks.batches import PoseBatcher, detector_batch
+from sim2real_da.networks.batches import CROP_VISIBLE, PoseBatcher, detector_batch
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.detector import DetectorTargets, detector_loss
 from sim2real_da.networks.distributed import processes
 from sim2real_da.networks.pose import PoseTargets
+from sim2real_da.resources import weights_path
 from sim2real_da.samples import LabelledFrame
 
 log = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ BACKBONE_RATE = 0.2  # of a pre-trained backbone, relative to what starts from n
 WARM_UP = 0.05  # share of the run over which the rate rises; it falls as half a cosine wave afterwards
 NETWORKS = ('detector', 'pose')
 LOOK_FRAMES = 6
+STEPS = 6000  # where nobody says how long
 
 
 @dataclass
@@ -56,7 +60,8 @@ class Plan:
     """What to train and for how long.
 
     :param steps: length of the learning-rate schedule
-    :param minutes: if above 0, the schedule ends after so much time, even if ``steps`` are not reached
+    :param minutes: if above 0, the schedule ends after so much time, even if ``steps`` are not reached; needed where
+        these are 0
     :param networks: which of 'detector' and 'pose' to train; the other is left as it is
     :param backbone: of both networks, see :mod:`sim2real_da.networks.backbones`
     :param pretrained: start from ImageNet; the backbone then learns at :data:`BACKBONE_RATE` of the rate
@@ -68,7 +73,7 @@ class Plan:
     :param rate: peak of the learning rate (AdamW); the default was chosen on simulated validation loss
     """
 
-    steps: int = 6000
+    steps: int = STEPS
     minutes: float = 0.0
     seed: int = 0
     networks: tuple[str, ...] = NETWORKS
@@ -112,23 +117,24 @@ def parameter_groups(networks: Sequence[nn.Module], rate: float, pretrained: boo
     return groups
 
 
-def frames_of(dataset: BopDataset, ids: list[int], seed: int) -> Iterator[list[LabelledFrame]]:
-    """Yield :data:`FRAMES` frames for ever, :data:`FRESH` of them new, read ahead in a thread."""
-    rng = np.random.default_rng(seed)
+def frames_of(dataset: BopDataset, ids: list[int], seed: int, first: int = 0) -> Iterator[list[LabelledFrame]]:
+    """Yield :data:`FRAMES` frames for ever, :data:`FRESH` of them new, read ahead in a thread.
 
-    def load(chosen: list[int]) -> list[LabelledFrame]:
-        return [dataset.frame(i) for i in chosen]
+    What a step sees depends on the seed and its number alone: a run that goes on sees what it would have seen.
 
-    def draw(count: int) -> list[int]:
-        return [ids[i] for i in rng.integers(len(ids), size=count)]
+    :param first: the number of the first step
+    """
+    def load(number: int) -> list[LabelledFrame]:
+        chosen = np.random.default_rng([seed, number]).integers(len(ids), size=FRESH)
+        return [dataset.frame(ids[i]) for i in chosen]
 
-    pool: deque[LabelledFrame] = deque(load(draw(FRAMES)), maxlen=FRAMES)
+    begin = FRAMES // FRESH  # draws that a step's frames are of
+    pool: deque[LabelledFrame] = deque((f for n in range(begin) for f in load(first + n)), maxlen=FRAMES)
     with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(load, draw(FRESH))
-        while True:
+        for number in itertools.count(first + begin):
+            ahead = reader.submit(load, number)
             yield list(pool)
             pool.extend(ahead.result())
-            ahead = reader.submit(load, draw(FRESH))
 
 
 def losses_of(networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
@@ -163,8 +169,12 @@ def start(dataset: BopDataset, plan: Plan) -> Bundle:
     form: dict[str, Any] = {'backbone': plan.backbone, 'frozen': plan.frozen}
     bundle = Bundle.create(dataset.objects(), form, {**form, 'representation': plan.representation})
     for network in (bundle.detector, bundle.pose):
-        if isinstance(network.backbone, EfficientNetLite0) and plan.pretrained:
-            network.backbone.load_imagenet()
+        if not plan.pretrained:
+            continue
+        if not isinstance(network.backbone, EfficientNetLite0):
+            raise ValueError(f'--pretrained: there are no ImageNet weights for {plan.backbone}, only for '
+                             'efficientnet_lite0')
+        network.backbone.load_imagenet()
     return bundle
 
 
@@ -172,12 +182,19 @@ def train(dataset: BopDataset, out: Path, plan: Plan, resume: bool = True, bundl
     """Train and keep ``out`` and ``out`` + ``.resume.pt`` up to date.
 
     :param bundle: where to start (fine-tuning); default: fresh networks
-    :raises ValueError: for a data set without frames or labels
+    :raises ValueError: for a data set without frames or labels, or of other objects than ``bundle`` knows; for an
+        ``out`` beside which another run's checkpoint lies
     """
     ids = dataset.ids()
     if not ids or not dataset.has_ground_truth:
         raise ValueError(
             f'{dataset.folder}: expected rendered frames with ground truth; make some with sim2real_da render')
+    if not dataset.instances(CROP_VISIBLE):
+        raise ValueError(f'{dataset.folder}: empty split: no object is a quarter visible in {len(ids)} frames')
+    if not plan.steps and not plan.minutes:
+        raise ValueError('training: neither steps nor minutes say when it ends')
+    if bundle is not None:
+        bundle.check_objects(dataset.objects(), str(dataset.folder), every=True)
     with processes(plan.device) as (rank, world, device):
         return _train(dataset, ids, out, plan, resume, bundle or start(dataset, plan), rank, world, device)
 
@@ -188,6 +205,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         if getattr(bundle, name).config['frozen'] and not plan.frozen:
             bundle.thaw(name)
     bundle.to(device)
+    run_of = _identity(dataset, ids, plan, bundle)
     bundle.note = plan.note or bundle.note
     if 'pose' in plan.networks:
         bundle.covariance_factors = (1.0, 1.0)  # those of the weights it starts from were fitted to other errors
@@ -202,26 +220,40 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
     checkpoint, first, before = out.with_suffix('.resume.pt'), 0, 0.0
     if resume and checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True, map_location=device)
+        _same_run(checkpoint, state.get('run', {}), run_of)
         for name in plan.networks:
             getattr(bundle, name).load_state_dict(state[name])
         optimiser.load_state_dict(state['optimiser'])
+        torch.set_rng_state(state['random'].cpu())
         first, before = int(state['step']), float(state['seconds'])
         log.info('resumed %s at step %d', checkpoint, first)
     bundle.created |= {
         'frames_rendered': len(ids), 'planned_steps': plan.steps, 'minutes': plan.minutes, 'seed': plan.seed,
         'networks': list(plan.networks), 'pretrained': plan.pretrained, 'camera_effects': plan.effects,
         'frames_per_step': FRAMES * world, 'crops_per_step': CROPS * world, 'processes': world}
-    rng = np.random.default_rng([plan.seed, first, rank])
     begin, recent = time.monotonic(), deque[dict[str, float]](maxlen=100)
-    batches = frames_of(dataset, ids, plan.seed + first + 100003 * rank)
+    batches = frames_of(dataset, ids, plan.seed + 100003 * rank, first)
     out.parent.mkdir(parents=True, exist_ok=True)
     writer = _curves(out) if rank == 0 else None
     look = [dataset.frame(i) for i in ids[::max(len(ids) // LOOK_FRAMES, 1)][:LOOK_FRAMES]]
     autocast = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=plan.half)
-    for step in range(first, plan.steps):
+    for step in itertools.count(first):
         spent = time.monotonic() - begin
         share = (before + spent) / (plan.minutes * 60) if plan.minutes else 0.0
-        progress = _agreed(max(step / plan.steps, share), device)
+        progress = _agreed(max(step / plan.steps if plan.steps else 0.0, share), device)
+        over = progress >= 1
+        if rank == 0 and step > first and (over or step % plan.save_every == 0):
+            bundle.created |= {'steps': step, 'trained_minutes': round((before + spent) / 60, 1)}
+            bundle.save(out)
+            temporary = checkpoint.with_suffix('.tmp')
+            torch.save({**{name: getattr(bundle, name).state_dict() for name in plan.networks}, 'step': step,
+                        'seconds': before + spent, 'optimiser': optimiser.state_dict(), 'run': run_of,
+                        'random': torch.get_rng_state()}, temporary)
+            temporary.replace(checkpoint)
+            _look(bundle, look, out, writer, step, device)
+        if over:
+            break
+        rng = np.random.default_rng([plan.seed, step, rank])
         for group in optimiser.param_groups:
             group['lr'] = group['peak'] * schedule(progress)
         frames = next(batches)
@@ -232,7 +264,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         if 'pose' in networks:
             crops = batcher.batch(frames, rng, CROPS)
             while crops is None:  # every process has to take part in every step
-                crops = batcher.batch(next(batches), rng, CROPS)
+                crops = batcher.batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], rng, CROPS)
         with autocast:
             losses = losses_of(networks, Batch(windows, crops))
         optimiser.zero_grad(set_to_none=True)
@@ -241,33 +273,43 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         optimiser.step()
         recent.append({k: float(v.detach()) for k, v in losses.items()})
         done, spent = step + 1 - first, time.monotonic() - begin
-        over = progress >= 1 or step + 1 == plan.steps
-        if rank == 0 and (done % 50 == 0 or over):
+        if rank == 0 and (done % 50 == 0 or step + 1 == plan.steps):
             means = {k: float(np.mean([r[k] for r in recent])) for k in recent[-1]}
-            left = spent / done * (plan.steps - step - 1) / 60
+            left = spent / done * (plan.steps - step - 1) / 60 if plan.steps else math.inf
             if plan.minutes:
                 left = min(left, plan.minutes - (before + spent) / 60)
-            log.info('step %d/%d, %.0f min left: %s', step + 1, plan.steps, max(left, 0),
+            log.info('step %d%s, %.0f min left: %s', step + 1, f'/{plan.steps}' if plan.steps else '', max(left, 0),
                      '  '.join(f'{k} {v:.3f}' for k, v in means.items()))
             if writer is not None:
                 for name, value in means.items():
                     writer.add_scalar(name, value, step + 1)
                 writer.add_scalar('learning_rate', optimiser.param_groups[0]['lr'], step + 1)
-        if rank == 0 and (over or (step + 1) % plan.save_every == 0):
-            bundle.created |= {'steps': step + 1, 'trained_minutes': round((before + spent) / 60, 1)}
-            bundle.save(out)
-            temporary = checkpoint.with_suffix('.tmp')
-            torch.save({**{name: getattr(bundle, name).state_dict() for name in plan.networks}, 'step': step + 1,
-                        'seconds': before + spent, 'optimiser': optimiser.state_dict()}, temporary)
-            temporary.replace(checkpoint)
-            _look(bundle, look, out, writer, step + 1, device)
-        if over:
-            break
     if writer is not None:
         writer.close()
     for name in plan.networks:
         getattr(bundle, name).eval()
     return bundle
+
+
+def _identity(dataset: BopDataset, ids: list[int], plan: Plan, bundle: Bundle) -> dict[str, Any]:
+    """Return what a run that goes on has to have in common with the one before; its length may be another."""
+    weights = b''.join(p.detach().cpu().numpy().tobytes() for name in ('detector', 'pose')
+                       for p in getattr(bundle, name).parameters())
+    return {'--networks': list(plan.networks), '--data': f'{dataset.folder.name}, {len(ids)} frames',
+            'the weights it starts from': f'{zlib.crc32(weights):08x}', '--seed': plan.seed,
+            '--pretrained': plan.pretrained, '--frozen': plan.frozen, '--camera-effects': plan.effects,
+            '--turn': plan.turn, '--mixed-precision': plan.half, 'the rate': plan.rate}
+
+
+def _same_run(checkpoint: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to go on from another run's checkpoint.
+
+    :raises ValueError: naming what differs
+    """
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise ValueError(f'{checkpoint}: of another run: {name} was {before.get(name, "not written down")}, is '
+                             f'{value}; give another --out, or remove that file to begin again')
 
 
 def _agreed(progress: float, device: str) -> float:
@@ -314,11 +356,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``sim2real_da train``."""
     parser.add_argument('--data', type=Path, required=True, help='folder written by sim2real_da render')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write (.safetensors)')
-    parser.add_argument('--steps', type=int, default=6000, help='length of the learning-rate schedule')
+    parser.add_argument('--steps', type=int,
+                        help=f'length of the learning-rate schedule (default: {STEPS}, with --minutes no limit)')
     parser.add_argument('--minutes', type=float, default=0.0, help='end the schedule after so much time (0: no limit)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=list(NETWORKS), help='which ones to train')
-    parser.add_argument('--start', type=Path, help='weights to start from; default: fresh networks')
+    parser.add_argument('--start', help="weights to start from, or the name of shipped ones ('tools'); default: fresh "
+                        'networks')
     parser.add_argument('--backbone', default='resnet_tiny', help='resnet_tiny, efficientnet_lite0, resnet18, …')
     parser.add_argument('--pretrained', action='store_true', help='start from ImageNet (efficientnet_lite0)')
     parser.add_argument('--frozen', action='store_true', help='keep the backbone as it starts (efficientnet_lite0)')
@@ -338,12 +382,16 @@ def run(options: argparse.Namespace) -> None:
     """Train as asked for on the command line."""
     if options.threads:
         torch.set_num_threads(options.threads)
+    for name in ('steps', 'minutes'):
+        if (getattr(options, name) or 0) < 0:
+            raise ValueError(f'--{name} {getattr(options, name)}: expected more than 0')
+    steps = options.steps if options.steps is not None else 0 if options.minutes else STEPS
     plan = Plan(
-        steps=options.steps, minutes=options.minutes, seed=options.seed, networks=tuple(options.networks),
+        steps=steps, minutes=options.minutes, seed=options.seed, networks=tuple(options.networks),
         backbone=options.backbone, pretrained=options.pretrained, frozen=options.frozen,
         representation=options.representation or 'direct', effects=options.camera_effects, turn=options.turn,
         device=options.device, half=options.mixed_precision, note=options.note)
-    bundle = Bundle.load(options.start) if options.start else None
+    bundle = Bundle.load(weights_path(options.start)) if options.start else None
     if bundle is not None and options.representation:
         torch.manual_seed(options.seed)
         bundle.represent(options.representation)

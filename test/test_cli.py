@@ -17,6 +17,7 @@ from sim2real_da import benchmark
 from sim2real_da.cli import COMMANDS, main
 from sim2real_da.samples import ObjectModel
 
+DIAMETER = 0.102  # metres; that of LineMOD's first object
 ROWS = {name: {'ap50': 0.5, 'mean_angle_deg': 90.0} for name in ('source_only', 'source_continued', 'adapted')}
 
 
@@ -27,7 +28,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng, objects = np.random.default_rng(0), {}
     for name in ('obj_000001', 'obj_000002'):
         points = rng.normal(size=(50, 3)).astype(np.float32) * 0.03
-        objects[name] = ObjectModel(name, points, points.min(axis=0), np.ptp(points, axis=0), 0.15)
+        objects[name] = ObjectModel(name, points, points.min(axis=0), np.ptp(points, axis=0), DIAMETER)
     bundle = Bundle.create(objects)
     bundle.version, bundle.note = 7, 'untrained, for a test'
     return bundle.save(tmp_path_factory.mktemp('weights') / 'some.safetensors')

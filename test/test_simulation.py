@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -296,9 +297,9 @@ def test_symmetries_of_bop_entries() -> None:
     half = [-1, 0, 0, 10, 0, -1, 0, 20, 0, 0, 1, 0, 0, 0, 0, 1]
     found = bop_symmetries({
         'symmetries_discrete': [half], 'symmetries_continuous': [{'axis': [0, 0, 1], 'offset': [0, 0, 0]}]})
-    assert found.shape == (32, 4, 4)
+    assert found.shape == (128, 4, 4)
     np.testing.assert_allclose(found[0], np.eye(4))
-    np.testing.assert_allclose(found[16, :3, 3], [0.01, 0.02, 0], err_msg='millimetres become metres')
+    np.testing.assert_allclose(found[64, :3, 3], [0.01, 0.02, 0], err_msg='millimetres become metres')
     turns = continuous_symmetry([0, 0, 2.0], [0.1, 0, 0], 4)
     np.testing.assert_allclose(turns[1] @ [0.2, 0, 0.3, 1], [0.1, 0.1, 0.3, 1], atol=1e-9)
     assert bop_symmetries({}).shape == (1, 4, 4)
@@ -407,8 +408,34 @@ def test_rendered_set_reads_back_resumes_and_shards(tmp_path: Path, monkeypatch:
     assert (camera['width'], camera['height']) == (160, 120)
     # nothing is drawn twice
     assert render.render_dataset('tools', tmp_path / 'whole', 4, 3, 160, 120) == 0
-    with pytest.raises(ValueError, match='other arguments'):
+    with pytest.raises(ValueError, match='other arguments: seed was 3, is 4'):
         render.render_dataset('tools', tmp_path / 'whole', 4, 4, 160, 120)
+    with pytest.raises(ValueError, match='other arguments: randomisation'):
+        render.render_dataset('tools', tmp_path / 'whole', 4, 3, 160, 120, randomisation=Randomisation(light=False))
+    assert json.loads((tmp_path / 'whole' / 'camera.json').read_text())['width'] == 160
+
+
+def test_a_smaller_set_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(render, 'FRAMES', 2)
+    caplog.set_level('INFO')
+    assert render.render_dataset('tools', tmp_path / 'grown', 1, 3, 160, 120) == 1
+    assert render.render_dataset('tools', tmp_path / 'grown', 3, 3, 160, 120) == 3  # the first scene again, whole
+    assert 'complete, 3 pictures' in caplog.text
+    assert render.render_dataset('tools', tmp_path / 'whole', 3, 3, 160, 120) == 3
+    grown, whole = (BopDataset(tmp_path / name, 'train') for name in ('grown', 'whole'))
+    assert grown.ids() == whole.ids()
+    for frame_id in whole.ids():
+        np.testing.assert_array_equal(grown.frame(frame_id).frame.image, whole.frame(frame_id).frame.image)
+
+
+def test_a_set_can_be_taken_elsewhere(lmo: Path, tmp_path: Path) -> None:
+    shutil.copytree(lmo / 'models', tmp_path / 'cad' / 'models')
+    assert render.render_dataset(str(tmp_path / 'cad'), tmp_path / 'set', 1, 3, 160, 120) == 1
+    shutil.rmtree(tmp_path / 'cad')
+    (tmp_path / 'set').rename(tmp_path / 'carried')
+    carried = BopDataset(tmp_path / 'carried', 'train')
+    assert list(carried.objects()) == list(BopDataset(lmo).objects()) and carried.frame(0).labels
+    assert len(carried.drawn_objects()) == 8
 
 
 def content(folder: Path) -> dict[str, bytes]:

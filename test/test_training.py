@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -165,7 +166,7 @@ def test_mixed_precision_trains_and_stays_finite(rendered, tmp_path):
 
 
 def test_time_alone_can_end_a_run(rendered, tmp_path):
-    bundle = train(Boxes(rendered, 'train'), tmp_path / 'w.safetensors', Plan(steps=10**6, minutes=0.02))
+    bundle = train(Boxes(rendered, 'train'), tmp_path / 'w.safetensors', Plan(steps=0, minutes=0.02))
     assert 0 < bundle.created['steps'] < 1000
 
 
@@ -181,3 +182,56 @@ def test_a_set_without_labels_is_refused(rendered, tmp_path):
     (rendered / 'train' / '000000' / 'scene_gt.json').unlink()
     with pytest.raises(ValueError, match='sim2real_da render'):
         train(Boxes(rendered, 'train'), tmp_path / 'w.safetensors', Plan(steps=1))
+
+
+def test_a_run_that_goes_on_ends_where_one_without_a_break_does(rendered, tmp_path):
+    data = Boxes(rendered, 'train')
+    whole = train(data, tmp_path / 'whole.safetensors', Plan(steps=2, effects=True))
+    out = tmp_path / 'parts.safetensors'
+    plan = Plan(steps=2, effects=True, save_every=1)
+
+    class Broken(Exception):
+        pass
+
+    def breaks(*_args):
+        raise Broken
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Broken):
+        patch.setattr('sim2real_da.training._look', breaks)  # right after the checkpoint of step 1
+        train(data, out, plan)
+    assert Bundle.load(out).created['steps'] == 1
+    parts = train(data, out, plan)
+    for name in ('detector', 'pose'):
+        for key, value in getattr(whole, name).state_dict().items():
+            torch.testing.assert_close(getattr(parts, name).state_dict()[key], value, rtol=0, atol=0, msg=key)
+    finished = out.read_bytes()
+    train(data, out, plan)
+    assert out.read_bytes() == finished  # nothing is left to do
+
+
+def test_another_runs_checkpoint_is_refused(rendered, tmp_path):
+    data, out = Boxes(rendered, 'train'), tmp_path / 'w.safetensors'
+    train(data, out, Plan(steps=1))
+    for change, says in (({'networks': ('pose',)}, '--networks was'), ({'seed': 1}, 'the weights it starts from was'),
+                         ({'turn': 5.0}, '--turn was 20.0, is 5.0'),
+                         ({'backbone': 'resnet18'}, 'the weights it starts from was')):
+        with pytest.raises(ValueError, match=f'w.resume.pt: of another run: {says}'):
+            train(data, out, Plan(steps=1, **change))
+
+
+def test_what_cannot_be_trained_on_is_said_before_the_first_step(rendered, tmp_path):
+    data, out = Boxes(rendered, 'train'), tmp_path / 'w.safetensors'
+    with pytest.raises(ValueError, match='weights for other objects: they know obj_000001 with a diameter of'):
+        train(data, out, Plan(steps=1), bundle=Bundle.create({'obj_000001': box_model('obj_000001', (0.8, 0.4, 0.1))}))
+    with pytest.raises(ValueError, match='weights for other objects: they know mug'):
+        train(data, out, Plan(steps=1), bundle=Bundle.create({'mug': box_model('mug')}))
+    with pytest.raises(ValueError, match='no ImageNet weights for resnet_tiny'):
+        train(data, out, Plan(steps=1, pretrained=True))
+    with pytest.raises(ValueError, match='neither steps nor minutes'):
+        train(data, out, Plan(steps=0))
+    for name in ('scene_gt', 'scene_gt_info'):
+        path = rendered / 'train' / '000000' / f'{name}.json'
+        path.write_text(json.dumps({number: [] for number in json.loads(path.read_text())}))
+    with pytest.raises(ValueError, match='empty split: no object is a quarter visible in 4 frames'):
+        train(Boxes(rendered, 'train'), out, Plan(steps=1))
+    assert not out.exists()

@@ -199,6 +199,12 @@ class BopDataset:
             for scene in self._scenes.values() for entries in (scene.truth or {}).values() for entry in entries
         }
 
+    def instances(self, least: float) -> int:
+        """Return how many labelled objects are visible by at least this share; without the share they count."""
+        return sum(float(info.get('visib_fract', 1.0)) >= least
+                   for scene in self._scenes.values() for number, entries in (scene.truth or {}).items()
+                   for info in (scene.info.get(number) or [{}] * len(entries)))
+
     def ids(self) -> list[int]:
         """Return the ids of all frames in order; with one scene they are the pictures' numbers."""
         return [frame_id for scene in self.scenes() for frame_id in scene]

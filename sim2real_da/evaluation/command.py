@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,6 +35,7 @@ from sim2real_da.networks.weights_file import kind_of, manifest_of
 from sim2real_da.resources import weights_path
 from sim2real_da.samples import Detection, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel
 
+LOG = logging.getLogger(__name__)
 SCORE_THRESHOLD = 0.05  # average precision needs the weak detections; recall and pose errors start at 0.3 themselves
 WIDTH, HEIGHT = 640, 480  # of the surrogate camera, as the camera node has it
 SCORING_SEED = 1_000_003  # the camera node's scoring frames for its seed 0; its adaptation frames have seed 0
@@ -185,9 +187,12 @@ def recorded(dataset: BopDataset, bundle: Bundle, ids_file: Path | None = None) 
     :raises ValueError: without ground truth, for ids that are not there, for weights made for other objects
     """
     ids = frame_ids(dataset, ids_file)
-    if not set(bundle.classes) & set(dataset.objects()):
-        raise ValueError(f'weights for other objects: they know {", ".join(bundle.classes)}; '
-                         f'{dataset.folder} has {", ".join(dataset.objects())}')
+    objects = dataset.objects()
+    bundle.check_objects(objects, str(dataset.folder))
+    for names, whose in ((set(objects) - set(bundle.classes), 'the weights do not know'),
+                         (set(bundle.classes) - set(objects), f'{dataset.folder} does not have')):
+        if names:
+            LOG.warning('%s %s', whose, ', '.join(sorted(names)))
     return (dataset.frame(number) for number in ids)
 
 

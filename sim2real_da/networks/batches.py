@@ -23,6 +23,7 @@ from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.samples import Frame, LabelledFrame, ObjectModel
 
 Effects = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+CROP_VISIBLE = 0.25  # below it an object gives no crop to train on
 LEAST_VISIBLE = 0.1  # below it an object is neither wanted nor counted (the recall of the metrics starts there)
 
 
@@ -172,8 +173,8 @@ class PoseBatcher:
                 self.middles))
 
     def batch(
-        self, frames: Sequence[LabelledFrame], rng: np.random.Generator, limit: int, least_visible: float = 0.25,
-        empty: bool = True,
+        self, frames: Sequence[LabelledFrame], rng: np.random.Generator, limit: int,
+        least_visible: float = CROP_VISIBLE, empty: bool = True,
     ) -> tuple[Tensor, PoseTargets] | None:
         """Return crops ``(B, 3, size, size)`` in [0, 1] and targets, at most ``limit``, or None when nothing is seen.
 

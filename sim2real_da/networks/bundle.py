@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sim2real_da.networks.pose import PoseNetwork, build_pose_network
 from sim2real_da.networks.weights_file import WeightsError, halved, pack, read_weights, unpack, write_atomically
 from sim2real_da.samples import ObjectModel
 
+SAME_SIZE = 0.05  # by how much, relative, the diameters of one object may differ
 LAST_VERSION = 999_999  # versions only grow: one beyond all would be the last that is ever taken
 
 
@@ -77,6 +79,23 @@ class Bundle:
         self.pose.backbone.load_state_dict(old.backbone.state_dict())  # type: ignore[union-attr, operator]
         self.pose.train(old.training)
         self.covariance_factors = (1.0, 1.0)  # they were fitted to the other network's errors
+
+    def check_objects(self, objects: Mapping[str, ObjectModel], where: str, every: bool = False) -> None:
+        """Refuse data of other objects: names alone say little, many sets call their first one obj_000001.
+
+        :param where: the data, for the message
+        :param every: all of the data's objects have to be known, not just one of them
+        :raises ValueError: naming the object and what differs
+        """
+        known = set(self.classes) & set(objects)
+        if not known or (every and len(known) < len(objects)):
+            raise ValueError(f'weights for other objects: they know {", ".join(self.classes)}; {where} has '
+                             f'{", ".join(objects)}')
+        for name in sorted(known):
+            own, other = self.objects[name].diameter, objects[name].diameter
+            if not math.isclose(own, other, rel_tol=SAME_SIZE):
+                raise ValueError(f'weights for other objects: they know {name} with a diameter of {1000 * own:.1f} mm, '
+                                 f'in {where} it has {1000 * other:.1f} mm')
 
     def copy(self) -> Bundle:
         """Return an independent copy (weights and buffers included)."""

@@ -24,6 +24,8 @@ from torch import nn
 
 FORMAT = 'sim2real_da/1'
 UNFINISHED = '.unfinished'
+_UMASK = os.umask(0)  # asking means setting
+os.umask(_UMASK)
 LARGEST_HEADER = 4 * 1024 * 1024  # read as JSON takes some 25 times its size
 LARGEST = 512 * 1024 * 1024  # bytes; a message that claims more is refused before anything is allocated
 
@@ -111,6 +113,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(UNFINISHED, f'.{path.name}.', path.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
+            os.fchmod(handle, 0o666 & ~_UMASK)  # as any other file; mkstemp's are for its owner alone
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -26,7 +26,7 @@ from sim2real_da.simulation.meshes import cache_folder as cache_folder  # nodes 
 from sim2real_da.simulation.meshes import prepared_mesh, surface_points
 
 LOG = logging.getLogger(__name__)
-CONTINUOUS_STEPS = 16
+CONTINUOUS_STEPS = 64  # of a turn: half a step, 2.8 degrees, is the most that a rotation looks wrong by
 LIVE_FACES = 4000
 MANY = 4000  # vertices; the distances between all pairs of more do not fit into memory
 MEASURES = ('diameter', 'min_x', 'min_y', 'min_z', 'size_x', 'size_y', 'size_z')
@@ -226,6 +226,9 @@ def _read(name: str, path: Path, info: dict[str, Any], faces: int) -> tuple[Obje
     mesh = prepared_mesh(path, faces)
     part = Part(mesh['vertices'], mesh['faces'], mesh['colours'])
     diameter = float(info['diameter']) / 1000
+    if not diameter > 0:
+        raise ValueError(f'{path.with_name("models_info.json")}: a diameter of {1000 * diameter:g} mm for {path.name}; '
+                         'expected more than 0')
     ratio = float(np.linalg.norm(np.ptp(part.vertices, axis=0))) / diameter
     table = path.with_name('models_info.json')
     # a box's diagonal is 1 to 1.74 times the diameter of what fills it; simplifying changes little

@@ -15,10 +15,13 @@ import argparse
 import json
 import logging
 import math
+import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sim2real_da.samples import Intrinsics, LabelledFrame
 from sim2real_da.simulation.objects import LIVE_FACES, SimObject, bop_names, bop_objects, load_objects, models_folder
@@ -29,6 +32,7 @@ LOG = logging.getLogger(__name__)
 FRAMES = 100
 SPLIT = 'train'
 SHEET = 'contact_sheet.png'
+MODEL_FILES = ('.ply', '.json', '.png', '.jpg', '.jpeg')  # meshes, their table, textures
 REPORT_S = 10.0  # between two lines of progress
 
 
@@ -70,22 +74,43 @@ def render_dataset(
     camera = intrinsics or default_intrinsics(objects, width, height)
     items = load_objects(objects) if objects == 'tools' or faces == LIVE_FACES else bop_objects(Path(objects), faces)
     ids = object_ids(objects, items)
-    _describe(out, objects, ids, seed, camera)
+    _describe(out, objects, {
+        'names': {str(number): name for name, number in ids.items()}, 'seed': seed,
+        'camera': {'width': camera.width, 'height': camera.height, 'fx': camera.fx, 'fy': camera.fy,
+                   'cx': camera.cx, 'cy': camera.cy},
+        'faces': faces, 'randomisation': asdict(randomisation or Randomisation()), 'photographs': _names(photos)})
     sizes = {out / SPLIT / f'{scene:06d}': min(FRAMES, count - scene * FRAMES)
              for scene in range(math.ceil(count / FRAMES))}
-    missing = [(folder, frames) for folder, frames in list(sizes.items())[shard[0]::shard[1]] if not folder.is_dir()]
+    # a scene of a smaller set that this one goes on from has fewer pictures than it should
+    missing = [(folder, frames) for folder, frames in list(sizes.items())[shard[0]::shard[1]]
+               if pictures_in(folder) < frames]
     progress = _Progress(sum(frames for _, frames in missing))
     draw = _Draw(items, ids, camera, seed, randomisation, photos)
     if jobs > 1 and len(missing) > 1:
         in_processes(draw, [missing[n::jobs] for n in range(min(jobs, len(missing)))], progress)
     else:
         draw(missing, progress)
-    if all(folder.is_dir() for folder in sizes) and (missing or not (out / SHEET).is_file()):
+    if all(pictures_in(folder) >= frames for folder, frames in sizes.items()) and (
+            missing or not (out / SHEET).is_file()):
         from sim2real_da.simulation.contact_sheet import write_contact_sheet
 
         write_contact_sheet(out, SPLIT, out / SHEET)
-        LOG.info('%s: complete, %d pictures; %s shows some', out, count, SHEET)
+        LOG.info('%s: complete, %d pictures; %s shows some', out,
+                 sum(pictures_in(folder) for folder in (out / SPLIT).iterdir()), SHEET)
     return progress.drawn
+
+
+def pictures_in(scene: Path) -> int:
+    """Return how many pictures a scene has; 0 when it is not there."""
+    return sum(1 for _ in (scene / 'rgb').glob('*'))
+
+
+def _names(photos: Path | None) -> dict[str, object]:
+    """Return what tells one folder of photographs from another, wherever it lies."""
+    if photos is None:
+        return {'count': 0}
+    names = sorted(path.name for path in Path(photos).iterdir())
+    return {'count': len(names), 'names': f'{zlib.crc32(chr(10).join(names).encode()):08x}'}
 
 
 def object_ids(objects: str, items: Sequence[SimObject]) -> dict[str, int]:
@@ -145,21 +170,30 @@ class _Draw:
             simulator.close()
 
 
-def _describe(out: Path, objects: str, ids: dict[str, int], seed: int, camera: Intrinsics) -> None:
-    spec = objects if objects == 'tools' else str(models_folder(Path(objects)).resolve())
-    described = {
-        'objects': spec, 'names': {str(number): name for name, number in ids.items()}, 'seed': seed,
-        'camera': {'width': camera.width, 'height': camera.height, 'fx': camera.fx, 'fy': camera.fy,
-                   'cx': camera.cx, 'cy': camera.cy},
-    }
+def _describe(out: Path, objects: str, described: dict[str, Any]) -> None:
+    """Write down what the set was made with, and as BOP does what camera.
+
+    :raises ValueError: when it was made with something else; where the models lie makes no difference
+    """
     path = out / 'dataset.json'
     if path.is_file():
         stored = json.loads(path.read_text())
-        if stored != described:
-            raise ValueError(f'{path}: the set here was made with other arguments ({stored}); choose another folder')
+        for name, value in described.items():
+            if stored.get(name, value) != value:  # a set of an earlier version has fewer entries
+                raise ValueError(f'{path}: the set here was made with other arguments: {name} was {stored[name]}, is '
+                                 f'{value}; choose another folder')
         return
+    spec, models = objects, out / 'models'
     out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(described, indent=1))
+    if objects != 'tools':
+        folder = models_folder(Path(objects)).resolve()
+        spec = str(folder)
+        models.mkdir(exist_ok=True)
+        for file in folder.iterdir():  # so that the set is of use wherever it is taken, to other tools, too
+            if file.suffix.lower() in MODEL_FILES and folder != models.resolve():
+                shutil.copyfile(file, models / file.name)
+    path.write_text(json.dumps({'objects': spec, **described}, indent=1))
+    (out / 'camera.json').write_text(json.dumps({**described['camera'], 'depth_scale': 1.0}, indent=1))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -55,7 +55,8 @@ def screwdriver() -> SimObject:
     shaft = turned([(0, 0.005), (0.0042, 0.005), (0.0042, 0.094), (0.0015, 0.105), (0, 0.105)], STEEL, 24,
                    specular=0.9, shininess=0.7)
     collar = turned([(0, 0.005), (0.0075, 0.005), (0.006, 0.016), (0, 0.016)], RUBBER, 24)
-    return _tool('screwdriver', [handle, ring, shaft, collar], 0.15, continuous_symmetry([0, 0, 1]))
+    # as fine as the mesh is round
+    return _tool('screwdriver', [handle, ring, shaft, collar], 0.15, continuous_symmetry([0, 0, 1], steps=16))
 
 
 def wrench() -> SimObject:
