@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> None:
                                'source_steps': options.source_steps, 'commit': result['commit']}
                     task.save(options.weights / f'{task.file_name}_{method}.safetensors', made.network, method,
                               f'benchmark {options.benchmark}, {task.source_name} to {task.key}', created, True)
-                if options.figures and seed == 0 and method not in ('source_only', 'target_only'):
+                if options.figures and seed == 0 and method not in ('source_only', CONTROL, 'target_only'):
                     before, _ = source_model(task, seed, options.source_steps, options.work)
                     drawn.setdefault(task.key, {})[method] = task.figures(before, made)
                     _write(options.figures, {**result, 'tasks': drawn})

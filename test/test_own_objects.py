@@ -62,8 +62,9 @@ def test_models_are_the_meshes_in_their_own_frame(meshes: Path, tmp_path: Path) 
         np.testing.assert_allclose(model.minimum, tool.model.minimum, atol=1e-5)
         np.testing.assert_allclose(model.size, tool.model.size, atol=1e-5)
         assert model.diameter == pytest.approx(tool.model.diameter, rel=1e-3)
-        assert model.symmetries.shape == tool.model.symmetries.shape
-        np.testing.assert_allclose(model.symmetries, tool.model.symmetries, atol=1e-4)
+        assert model.symmetric == tool.model.symmetric
+        step = len(model.symmetries) // len(tool.model.symmetries)  # the tools' steps are coarser
+        np.testing.assert_allclose(model.symmetries[::step], tool.model.symmetries, atol=1e-4)
     mug = next(o for o in bop_objects(tmp_path / 'models', faces=0) if o.name == 'mug')
     green = np.linalg.norm(mug.parts[0].colours - (0.1, 0.5, 0.22), axis=1) < 0.01
     assert 0.2 < green.mean() < 0.95, 'colours by face are kept'

@@ -27,7 +27,7 @@ from sim2real_da.simulation import render  # noqa: E402
 from sim2real_da.simulation.objects import bop_symmetries, continuous_symmetry, load_objects  # noqa: E402
 from sim2real_da.simulation.randomisation import Randomisation  # noqa: E402
 from sim2real_da.simulation.sensor import Sensor  # noqa: E402
-from sim2real_da.simulation.simulator import DROPPED, Layout, Simulator, arrange_upright  # noqa: E402
+from sim2real_da.simulation.simulator import DROPPED, Layout, Simulator, _room_textures, arrange_upright  # noqa: E402
 from sim2real_da.simulation.surrogate import SurrogateWorld, load_appearance  # noqa: E402
 from sim2real_da.simulation.textures import PACKAGED, PACKAGED_SURROGATE  # noqa: E402
 from sim2real_da.simulation.workers import in_processes  # noqa: E402
@@ -214,6 +214,15 @@ def test_same_seed_same_stream() -> None:
         for x, y in zip(a.labels, b.labels):
             np.testing.assert_array_equal(x.pose.matrix(), y.pose.matrix())
         assert not np.array_equal(a.frame.image, c.frame.image)
+
+
+def test_every_scene_draws_photographs_of_its_own(tmp_path: Path) -> None:
+    for n in range(160):
+        cv2.imwrite(str(tmp_path / f'{n:03d}.png'), np.full((8, 8, 3), n, np.uint8))
+    drawn = [{int(p[0, 0, 0]) for p in _room_textures(tmp_path, (1, scene)).flat[42:]} for scene in (0, 1)]
+    assert [len(shades) for shades in drawn] == [120, 120] and drawn[0] != drawn[1]
+    assert len(drawn[0] | drawn[1]) > 140  # of 160
+    assert _room_textures(tmp_path, (1, 0)) is _room_textures(tmp_path, (1, 0))
 
 
 def test_two_simulators_at_once_do_not_disturb_each_other() -> None:

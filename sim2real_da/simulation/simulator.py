@@ -95,9 +95,9 @@ def _overlap(first: Array, second: Array) -> bool:
 
 
 @lru_cache(maxsize=2)
-def _room_textures(photos: Path | None) -> RoomTextures:
-    """Return the pictures of all simulated worlds: shards of one data set share them, whatever their seeds."""
-    rng = np.random.default_rng(0)
+def _room_textures(photos: Path | None, seed: tuple[int, ...]) -> RoomTextures:
+    """Return the pictures of a simulated world; each scene of a data set draws its own from a folder of photographs."""
+    rng = np.random.default_rng(seed)
     flat = procedural(256, 42, rng) + photographs(photos, 256, 42 if photos is None else 120, rng)
     # the first is white: a plain distractor is that times a colour
     wrapped = [np.full((64, 64, 3), 255, np.uint8), *procedural(64, 28, rng),
@@ -120,7 +120,9 @@ class Simulator:
     ) -> None:
         self.randomisation = randomisation or Randomisation()
         self.layout = layout or (STANDING if objects and all(o.upright for o in objects) else DROPPED)
-        self.world = World(objects, intrinsics, _room_textures(photos), things(THINGS, np.random.default_rng(1)),
+        # the few packaged photographs are in every world
+        key = (0,) if photos is None else tuple(int(n) for n in np.atleast_1d(seed))
+        self.world = World(objects, intrinsics, _room_textures(photos, key), things(THINGS, np.random.default_rng(1)),
                            primitives=14)
         self._rng = np.random.default_rng(seed)
         self._left = 0

@@ -45,8 +45,8 @@ def packaged_photographs(names: Sequence[str] = PACKAGED) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def photograph_paths(folder: Path | None, limit: int = 150) -> list[Path]:
-    """Return the first ``limit`` pictures of a folder by name, or the packaged ones without a folder.
+def photograph_paths(folder: Path | None) -> list[Path]:
+    """Return the pictures of a folder by name, or the packaged ones without a folder.
 
     :raises FileNotFoundError: when the folder holds no picture
     """
@@ -55,7 +55,7 @@ def photograph_paths(folder: Path | None, limit: int = 150) -> list[Path]:
     paths = sorted(p for p in Path(folder).glob('*') if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise FileNotFoundError(f'{folder}: no {" ".join(SUFFIXES)} picture here; expected a folder of photographs')
-    return paths[:limit]
+    return paths
 
 
 def square(picture: Picture, size: int, rng: np.random.Generator | None = None) -> Picture:
@@ -73,9 +73,11 @@ def square(picture: Picture, size: int, rng: np.random.Generator | None = None) 
 def photographs(folder: Path | None, size: int, count: int, rng: np.random.Generator) -> list[Picture]:
     """Return ``count`` square cuts of photographs, each photograph once before any comes again.
 
-    :param folder: pictures of the user's own; None: those packaged with scikit-image
+    :param folder: pictures of the user's own, drawn at random; None: those packaged with scikit-image
     """
     paths = photograph_paths(folder)
+    if folder is not None:
+        paths = [paths[i] for i in rng.permutation(len(paths))]
     if not paths:
         return procedural(size, count, rng)
     pictures = {path: read_picture(path) for path in paths[:count]}
