@@ -33,7 +33,7 @@ from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
-from sim2real_da.networks.estimator import Estimator, fit, to_tensor
+from sim2real_da.networks.estimator import POSE_SCORE, Estimator, fit, to_tensor
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import load_recipe
 from sim2real_da.resources import weights_path
@@ -236,11 +236,11 @@ def parts(bundle: Bundle, frames: list[Frame], device: str, repetitions: int) ->
         posed = bundle.pose(crops)
         watch.lap('pose network')
         sure = posed.classes.softmax(1).cpu()[torch.arange(len(classes)), classes]
-        rows = torch.nonzero((scores * sure).sqrt() >= threshold)[:, 0].tolist()
+        rows = torch.nonzero((scores * sure).sqrt() >= max(threshold, POSE_SCORE))[:, 0].tolist()
         if rows:
-            named = [int(classes[r]) for r in rows]
-            posed.poses(rows, named, [transforms[r] for r in rows], [models[c] for c in named], frame.intrinsics)
-        watch.lap('poses')
+            estimator.poses(bundle.pose, posed, frame.image, frame.intrinsics, rows, [boxes[r] for r in rows],
+                            [transforms[r] for r in rows], [int(classes[r]) for r in rows], models)
+        watch.lap('poses, from further views too')
     return {'crops_of_a_picture': round(crops_cut / (len(frames) + repetitions), 2), **watch.result()}
 
 

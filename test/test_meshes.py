@@ -130,3 +130,15 @@ def test_meshes_without_shared_vertices_are_simplified_whole(tmp_path: Path) -> 
     solid = trimesh.Trimesh(mesh['vertices'], mesh['faces'])
     assert solid.is_watertight
     assert solid.volume == pytest.approx(4 / 3 * np.pi * 0.05**3, rel=0.1)
+
+
+def test_numbers_and_files_that_cannot_be_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='models_info.json: a diameter of 0 mm for obj_000004.ply'):
+        bop_models(models(tmp_path / 'zero', diameter=0))
+    with pytest.raises(ValueError, match='models_info.json: symmetries of obj_000004 are not readable'):
+        bop_models(models(tmp_path / 'turns', symmetries_discrete=[[1, 0, 0]]))
+    folder = models(tmp_path / 'bare')
+    ply = folder / 'obj_000004.ply'
+    ply.write_bytes(ply.read_bytes().replace(b'\nelement vertex', b'\ncomment TextureFile gone.png\nelement vertex', 1))
+    with pytest.raises(ValueError, match=r'obj_000004.ply: its texture gone.png is missing; copy it beside the mesh'):
+        bop_models(folder)

@@ -43,7 +43,6 @@ SHOWN = (
     *METRICS,
     Metric('mssd_ar', 'BOP AR, MSSD', '', 3, True, 'share of instances found, mean over 0.05 to 0.50 diameters'),
     Metric('mspd_ar', 'BOP AR, MSPD', '', 3, True, 'the same, mean over 5 to 50 pixels of a picture 640 wide'),
-    Metric('bop_ar', 'BOP AR without VSD', '', 3, True, 'mean of the two'),
 )
 
 

@@ -69,7 +69,8 @@ METRICS = (
     Metric('mean_position_m', 'Mean position', ' m', 3, False, 'distance over all instances; a miss counts 1 m'),
     Metric('adds_recall', 'ADD(-S) recall', '', 3, True,
            'share of instances with ADD (ADD-S if symmetric) below 0.1 diameter, mean over objects'),
-    Metric('bop_ar', 'BOP AR', '', 3, True, 'mean of the average recalls MSSD and MSPD of the BOP challenge'),
+    Metric('bop_ar', 'BOP AR without VSD', '', 3, True,
+           'mean of the average recalls MSSD and MSPD of the BOP challenge'),
 )
 PER_OBJECT = tuple(m for m in METRICS if m.key in ('ap50', 'mean_angle_deg', 'adds_recall'))
 

@@ -86,8 +86,8 @@ class Estimator:
         order = [int(i) for i in np.argsort(-scores)[:self.max_detections] if scores[i] >= self.score_threshold]
         posed = [i for i in order if scores[i] >= POSE_SCORE]
         indices = classes.tolist()
-        solved = self._poses(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
-                             [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
+        solved = self.poses(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
+                            [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
         found = dict(zip(posed, solved))
         detections = []
         for i in order:
@@ -97,9 +97,9 @@ class Estimator:
             detections.append(Detection(models[indices[i]].name, float(scores[i]), boxes[i], pose, covariance))
         return detections
 
-    def _poses(self, network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], intrinsics: Intrinsics,
-               rows: list[int], boxes: list[NDArray[np.float64]], transforms: list[NDArray[np.float64]],
-               classes: list[int], models: list[ObjectModel]) -> list[Solved | None]:
+    def poses(self, network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], intrinsics: Intrinsics,
+              rows: list[int], boxes: list[NDArray[np.float64]], transforms: list[NDArray[np.float64]],
+              classes: list[int], models: list[ObjectModel]) -> list[Solved | None]:
         """Return poses as the mean of the network's views, None where most of them give none.
 
         :param output: of the first view, of whose rows ``rows`` are asked for; the other lists have an entry for each

@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from scipy.spatial import cKDTree
 LOG = logging.getLogger(__name__)
 POINTS = 4096
 GREY = 0.6
+HEADER = 4096  # bytes of a PLY file in which its header names a texture
+_TEXTURE = re.compile(rb'comment TextureFile +([^\r\n]+?) *\r?\n')
 _CACHE_VERSION = 4  # raise when what is cached changes its meaning
 
 
@@ -38,6 +41,9 @@ def read_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArr
 
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such mesh')
+    named = _TEXTURE.search(path.read_bytes()[:HEADER]) if path.suffix.lower() == '.ply' else None
+    if named and not (texture := path.parent / named[1].decode(errors='replace')).is_file():
+        raise ValueError(f'{path}: its texture {texture.name} is missing; copy it beside the mesh')
     try:
         mesh = trimesh.load(str(path), process=False, force='mesh')
     except Exception as error:  # each of trimesh's readers has its own kinds

@@ -241,8 +241,13 @@ def _read(name: str, path: Path, info: dict[str, Any], faces: int) -> tuple[Obje
     if diameter < 1e-3:
         raise ValueError(f'{table}: a diameter of {1000 * diameter:g} mm for {path.name}; models and table seem to be '
                          'in metres, expected millimetres: sim2real_da models --unit m converts them')
+    try:
+        symmetries = bop_symmetries(info)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{table}: symmetries of {path.stem} are not readable ({error}); expected symmetries_discrete '
+                         'with 16 numbers each, and symmetries_continuous with axis and offset') from error
     return ObjectModel(
         name, mesh['points'],
         np.array([info['min_x'], info['min_y'], info['min_z']], dtype=np.float64) / 1000,
         np.array([info['size_x'], info['size_y'], info['size_z']], dtype=np.float64) / 1000,
-        diameter, bop_symmetries(info)), part
+        diameter, symmetries), part
