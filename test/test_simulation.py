@@ -437,6 +437,30 @@ def test_a_smaller_set_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         np.testing.assert_array_equal(grown.frame(frame_id).frame.image, whole.frame(frame_id).frame.image)
 
 
+def test_a_set_is_read_by_others(tmp_path: Path) -> None:
+    """What the BOP toolkit expects, read with nothing of this package."""
+    render.render_dataset('tools', tmp_path, 2, 3, 160, 120)
+    scene = tmp_path / 'train' / '000000'
+    truth, info, camera = (json.loads((scene / f'{name}.json').read_text())
+                           for name in ('scene_gt', 'scene_gt_info', 'scene_camera'))
+    assert list(truth) == list(info) == list(camera) == ['0', '1']
+    for number in truth:
+        assert cv2.imread(str(scene / 'rgb' / f'{int(number):06d}.jpg')).shape == (120, 160, 3)
+        k = camera[number]['cam_K']
+        for i, (pose, about) in enumerate(zip(truth[number], info[number], strict=True)):
+            mask = cv2.imread(str(scene / 'mask_visib' / f'{int(number):06d}_{i:06d}.png'), cv2.IMREAD_UNCHANGED)
+            rows, columns = np.nonzero(mask)
+            assert set(np.unique(mask)) <= {0, 255} and about['px_count_visib'] == len(rows)
+            x, y, width, height = about['bbox_visib']
+            assert (x, y, x + width, y + height) == (columns.min(), rows.min(), columns.max(), rows.max())
+            left, top, wide, high = about['bbox_obj']
+            assert left <= x + 2 and top <= y + 2 and left + wide >= x + width - 2 and top + high >= y + height - 2
+            assert about['px_count_all'] >= about['px_count_visib'] and 0 < about['visib_fract'] <= 1
+            # millimetres, and the model's origin is where the picture shows the object
+            tx, ty, tz = pose['cam_t_m2c']
+            assert 200 < tz < 3000 and left - wide < k[0] * tx / tz + k[2] < left + 2 * wide
+
+
 def test_a_set_can_be_taken_elsewhere(lmo: Path, tmp_path: Path) -> None:
     shutil.copytree(lmo / 'models', tmp_path / 'cad' / 'models')
     assert render.render_dataset(str(tmp_path / 'cad'), tmp_path / 'set', 1, 3, 160, 120) == 1

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim2real_da.data.decoding import decoded
-from sim2real_da.geometry import matrix_from_quaternion, quaternion_from_matrix
+from sim2real_da.geometry import matrix_from_quaternion, project, quaternion_from_matrix, transform_points
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
 from sim2real_da.simulation.objects import SimObject, bop_models, bop_names, bop_objects, load_objects
 
@@ -284,6 +284,7 @@ class BopDataset:
 def write_scene(
     folder: Path, frames: Iterable[LabelledFrame], object_ids: Mapping[str, int], *, first: int = 0,
     quality: int = 92, lossless: bool = False, masks: str = 'instances',
+    objects: Mapping[str, ObjectModel] | None = None,
 ) -> int:
     """Write frames as one BOP scene; the folder appears when it is complete.
 
@@ -292,6 +293,7 @@ def write_scene(
     :param first: number of the first picture
     :param quality: of the JPEG pictures
     :param lossless: write PNG pictures
+    :param objects: what the classes look like, for the boxes of whole objects (``bbox_obj``); None: none are written
     :param masks: ``instances`` (one picture a frame), ``mask_visib`` (BOP's, one an object), ``both`` or ``none``
     :return: number of frames written
     :raises ValueError: for another word for ``masks``
@@ -305,7 +307,7 @@ def write_scene(
     for needed in ('rgb', *MASKS[masks]):
         (partial / needed).mkdir(parents=True)
     try:
-        number = _write_frames(partial, frames, object_ids, first, quality, lossless, MASKS[masks])
+        number = _write_frames(partial, frames, object_ids, first, quality, lossless, MASKS[masks], objects or {})
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     finally:
@@ -315,7 +317,7 @@ def write_scene(
 
 def _write_frames(
     partial: Path, frames: Iterable[LabelledFrame], object_ids: Mapping[str, int], first: int, quality: int,
-    lossless: bool, masks: Sequence[str],
+    lossless: bool, masks: Sequence[str], objects: Mapping[str, ObjectModel],
 ) -> int:
     camera: dict[str, Any] = {}
     truth: dict[str, Any] = {}
@@ -334,7 +336,8 @@ def _write_frames(
             _save_visible(partial / 'mask_visib', name, labelled)
         camera[str(number)] = {'cam_K': labelled.frame.intrinsics.matrix().ravel().tolist(), 'depth_scale': 1.0}
         truth[str(number)] = [_truth(label, object_ids) for label in labelled.labels]
-        info[str(number)] = [_info(label) for label in labelled.labels]
+        info[str(number)] = [_info(label, labelled.frame.intrinsics, objects.get(label.name))
+                             for label in labelled.labels]
     for file, content in (('scene_camera', camera), ('scene_gt_info', info), ('scene_gt', truth)):
         (partial / f'{file}.json').write_text(json.dumps(content))
     return number - first + 1
@@ -368,11 +371,19 @@ def _truth(label: ObjectLabel, object_ids: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _info(label: ObjectLabel) -> dict[str, Any]:
+def _info(label: ObjectLabel, intrinsics: Intrinsics, model: ObjectModel | None) -> dict[str, Any]:
     x0, y0, x1, y1 = (float(v) for v in label.box)
     entry: dict[str, Any] = {'bbox_visib': [x0 + 0.5, y0 + 0.5, x1 - x0 - 1, y1 - y0 - 1]}
+    if model is not None:  # the whole object, also what is hidden or outside of the picture
+        pixels = np.rint(project(transform_points(model.points, label.pose), intrinsics))
+        left, top, right, bottom = (int(v) for v in (*np.nanmin(pixels, axis=0), *np.nanmax(pixels, axis=0)))
+        entry['bbox_obj'] = [left, top, right - left, bottom - top]
     if label.visible is not None:
         entry['visib_fract'] = label.visible
     if label.mask is not None:
-        entry['px_count_visib'] = int(label.mask.sum())
+        seen = int(label.mask.sum())
+        entry['px_count_visib'] = seen
+        if label.visible:
+            # of the whole silhouette; there is no depth picture that could lack any of them
+            entry['px_count_all'] = entry['px_count_valid'] = round(seen / label.visible)
     return entry

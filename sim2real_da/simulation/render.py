@@ -155,7 +155,8 @@ class _Draw:
         from sim2real_da.data.bop import write_scene
 
         for folder, count in scenes:
-            write_scene(folder, self._frames(int(folder.name), count, drawn), self.ids, masks='both')
+            write_scene(folder, self._frames(int(folder.name), count, drawn), self.ids, masks='both',
+                        objects={item.name: item.model for item in self.items})
 
     def _frames(self, scene: int, count: int, drawn: Callable[[], None]) -> Iterator[LabelledFrame]:
         from sim2real_da.simulation.simulator import Simulator  # MuJoCo is loaded when pictures are drawn, not before
