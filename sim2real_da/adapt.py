@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -205,12 +206,9 @@ def _pictures(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], o
     LOG.info('held-out source pictures before: %.3f right', accuracy(network, held_out)['accuracy'])
     made = adapt(network, recipe, training, target.images, steps, options.seed)
     LOG.info('held-out source pictures after: %.3f right', accuracy(made.network, held_out)['accuracy'])
-
-    def write(out: Path) -> None:
-        note = f'{options.source.name} to {options.target[0].name}'
-        save_classifier(out, made.network, recipe.name, note, _created(options, steps))
-        _save_generator(options, made)
-    return write
+    _save_generator(options, made)
+    note = f'{options.source.name} to {options.target[0].name}'
+    return lambda out: save_classifier(out, made.network, recipe.name, note, _created(options, steps))
 
 
 def held_out_rows(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -229,7 +227,7 @@ def _created(options: argparse.Namespace, steps: int) -> dict[str, object]:
 
 
 def _save_generator(options: argparse.Namespace, made: Adapted[Made]) -> None:
-    if options.generator is not None:
+    if options.generator is not None and int(os.environ.get('RANK', '0')) == 0:
         assert isinstance(made.generator, ResidualGenerator)
         LOG.info('wrote %s', save_generator(made.generator, options.generator))
 
@@ -287,6 +285,7 @@ def _crops(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], obje
     LOG.info('%d rendered crops, %d of the target', len(source), len(seen))
     made = adapt_crops(copy.deepcopy(bundle.pose).to(options.device), recipe,
                        CropBatches(source, bundle.objects, options.device), seen, steps, options.seed)
+    _save_generator(options, made)  # whatever the gate says of the pose network: it translates, and nobody runs it
     candidate = bundle.copy()
     candidate.pose = made.network.cpu()
     candidate.version, candidate.parent = bundle.version + 1, bundle.version
@@ -297,11 +296,7 @@ def _crops(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], obje
     LOG.info('%s', decision.reason)
     if not decision.promote:
         _refuse(options, decision.reason)
-
-    def write(out: Path) -> None:
-        candidate.save(out)
-        _save_generator(options, made)
-    return write
+    return candidate.save
 
 
 def _refuse(options: argparse.Namespace, reason: str) -> NoReturn:

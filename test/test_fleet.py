@@ -214,7 +214,7 @@ def test_stored_crops_a_generator_and_a_translated_set(robots: tuple[Path, Path]
     monkeypatch.setattr('sim2real_da.networks.crop_sets.FOUND_SCORE', 0.0)
     assert main(words) == 2
     assert 'w.safetensors: not written, for nothing passed the gate' in capsys.readouterr().err
-    assert not out.exists() and not generator.exists()
+    assert not out.exists() and generator.is_file()  # it is of use to translate, whatever became of the poses
     monkeypatch.setattr('sim2real_da.adapt.Gate.decide', lambda *_: Decision(True, 'passed'))
     assert main(words) == 0
     made = Bundle.load(out)
