@@ -280,9 +280,12 @@ def task_rows(benchmark: str, task: str) -> tuple[dict[str, Any], str]:
     return {row: rows[row] for row in order}, '\n\n' + about
 
 
-def crops(task: str) -> str:
-    """Return the rows of the benchmark ``crops`` for one background, with PixelDA's own figures."""
-    rows, about = task_rows('crops', task)
+def crops(task: str, benchmark: str = 'crops') -> str:
+    """Return the rows of the benchmark ``crops`` for one background, with PixelDA's own figures.
+
+    :param benchmark: how the files' names begin
+    """
+    rows, about = task_rows(benchmark, task)
     lines = {}
     for row, values in rows.items():
         published = PUBLISHED_CROPS.get(task, {}).get(row)
@@ -342,7 +345,9 @@ TABLES: dict[str, Callable[[], str]] = {
     'digits_mnistm': lambda: classification('digits', 'mnistm'),
     'signs': lambda: classification('signs', 'gtsrb'), 'crops_black': lambda: crops('black'),
     'crops_black_labelled': lambda: crops('black_100_labelled'), 'crops_black_unseen': lambda: crops('black_2_unseen'),
-    'crops_photographs': lambda: crops('photographs'), 'segmentation': segmentation, 'validators': validators,
+    'crops_photographs': lambda: crops('photographs'),
+    'pixelda_photographs': lambda: crops('photographs', 'pixelda_photographs'),
+    'segmentation': segmentation, 'validators': validators,
     'objectives': costs, 'speed': speed, 'soak': soak, 'faults': faults,
     'grasps': grasps,
 }
