@@ -223,8 +223,7 @@ def surrogate(options: argparse.Namespace) -> dict[str, list[Checkpoint]]:
     """Adapt, score and return the checkpoints of detector and pose network in the surrogate world."""
     from sim2real_da.simulation.surrogate import SurrogateWorld
 
-    given = {Path(name).stem: Bundle.load(weights_path(name))
-             for name in options.weights}
+    given = {Path(name).stem: Bundle.load(weights_path(name)) for name in options.weights}
     source_model = next(iter(given.values()))
     dataset = BopDataset(options.simulation, 'train')
     simulated = [dataset.frame(i) for i in dataset.ids()[:options.frames * 4]]

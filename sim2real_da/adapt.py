@@ -53,9 +53,7 @@ HELD_OUT = 10  # every so many source pictures are kept back to see whether trai
 HELD_OUT_FRAMES = 24  # simulated frames for the gate
 TRAINING_FRAMES = 300  # simulated frames beside them, at most
 MOST_FRAMES = 400  # of a recording
-GATE_EVERY = 25  # steps of the session between two candidates
 STEPS, FRAME_STEPS = 2000, 150
-TOLERANCE = 0.01  # of the gate, as the robot's
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -232,14 +230,15 @@ def _save_generator(options: argparse.Namespace, made: Adapted[Made]) -> None:
         LOG.info('wrote %s', save_generator(made.generator, options.generator))
 
 
-def _posed(options: argparse.Namespace) -> tuple[Bundle, BopDataset, list[LabelledFrame], list[Frame]]:
+def _posed(options: argparse.Namespace,
+           recipe: Recipe) -> tuple[Bundle, BopDataset, list[LabelledFrame], list[Frame]]:
     """Return the weights to start from, the rendered set, its first frames, for the gate, and the target's frames."""
     if not options.start:
         raise ValueError('--start: BOP data need weights to start from; train some with sim2real_da train')
     bundle = Bundle.load(weights_path(options.start))
     simulation = BopDataset(options.source, 'train')
     camera = read_calibration(options.camera_info, options.rectified) if options.camera_info else None
-    least = HELD_OUT_FRAMES + GAP + load_recipe(options.recipe).source_frames
+    least = HELD_OUT_FRAMES + GAP + recipe.source_frames
     if not simulation.has_ground_truth or len(simulation.ids()) < least:
         raise ValueError(f'{options.source}: {len(simulation.ids())} rendered frames, expected {least} or more, with '
                          'ground truth (sim2real_da render)')
@@ -250,14 +249,13 @@ def _posed(options: argparse.Namespace) -> tuple[Bundle, BopDataset, list[Labell
 
 def _frames(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], object]:
     steps = options.steps or FRAME_STEPS
-    if steps < GATE_EVERY:
-        raise ValueError(f'--steps {steps}: the gate judges every {GATE_EVERY} steps, expected at least so many')
-    bundle, simulation, held_out, target = _posed(options)
+    if steps < stored.GATE_EVERY:
+        raise ValueError(f'--steps {steps}: the gate judges every {stored.GATE_EVERY} steps, expected at least so many')
+    bundle, simulation, held_out, target = _posed(options, recipe)
     source = held_out + [simulation.frame(i) for i in simulation.ids()[HELD_OUT_FRAMES:][:TRAINING_FRAMES]]
     try:
         made, course = stored.adapt(bundle, options.recipe, options.seed, source, target, steps=steps,
-                                    holdout=HELD_OUT_FRAMES, gate_every=GATE_EVERY, tolerance=TOLERANCE,
-                                    device=options.device)
+                                    holdout=HELD_OUT_FRAMES, device=options.device)
     except RuntimeError as error:  # too few frames, or too much alike: the reason says of which
         raise ValueError(f'{error} ({options.source}: {len(source)} simulated frames, the first {HELD_OUT_FRAMES} for '
                          f'the gate; targets: {len(target)} frames)') from error
@@ -271,7 +269,7 @@ def _crops(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], obje
     steps = options.steps or FRAME_STEPS
     recipe.build('pose', (8,))
     recipe.check_length('pose', steps)
-    bundle, simulation, held_out, target = _posed(options)
+    bundle, simulation, held_out, target = _posed(options, recipe)
     if not isinstance(bundle.pose, DirectPoseNetwork) or not simulation.classes() <= set(bundle.classes):
         raise ValueError(f'{options.start}: {type(bundle.pose).__name__} for {list(bundle.classes)}, expected direct '
                          f'poses of what {options.source} shows, {sorted(simulation.classes())}')
@@ -291,7 +289,7 @@ def _crops(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], obje
     candidate.version, candidate.parent = bundle.version + 1, bundle.version
     candidate.recipe, candidate.created = recipe.name, _created(options, steps)
     camera = [target[i] for i in rng.permutation(len(target))[:FRAMES]]
-    decision = Gate(held_out, bundle.objects, TOLERANCE, options.device, options.seed).decide(
+    decision = Gate(held_out, bundle.objects, stored.TOLERANCE, options.device, options.seed).decide(
         candidate, bundle, bundle, camera)
     LOG.info('%s', decision.reason)
     if not decision.promote:

@@ -156,7 +156,7 @@ def test_a_step_of_the_recipe(name, expected, kind):
 def test_a_learner_with_the_recipe_takes_a_step(name, expected, monkeypatch):
     model = box_model('box')
     learner = Learner(Bundle.create({'box': model}), load_recipe(name))
-    monkeypatch.setattr('sim2real_da.online.learner.TEACHER_SCORE', 0.0)  # an untrained teacher's boxes will do
+    monkeypatch.setattr('sim2real_da.online.learner.FOUND_SCORE', 0.0)  # an untrained teacher's boxes will do
     rng = np.random.default_rng(0)
     report = learner.step([labelled_frame(rng, model, POSE) for _ in range(2)], [frame(rng) for _ in range(2)])
     assert {f'detector/{expected}', f'pose/{expected}', 'detector/class_prior', 'pose/class_prior'} <= set(report)

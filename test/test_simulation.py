@@ -464,6 +464,12 @@ def test_a_set_is_read_by_others(tmp_path: Path) -> None:
 def test_a_set_can_be_taken_elsewhere(lmo: Path, tmp_path: Path) -> None:
     shutil.copytree(lmo / 'models', tmp_path / 'cad' / 'models')
     assert render.render_dataset(str(tmp_path / 'cad'), tmp_path / 'set', 1, 3, 160, 120) == 1
+    table = tmp_path / 'cad' / 'models' / 'models_info.json'
+    infos = json.loads(table.read_text())
+    infos['1']['diameter'] *= 1.1
+    table.write_text(json.dumps(infos))
+    with pytest.raises(ValueError, match='other arguments: diameters'):  # other objects of the same names
+        render.render_dataset(str(tmp_path / 'cad'), tmp_path / 'set', 2, 3, 160, 120)
     shutil.rmtree(tmp_path / 'cad')
     (tmp_path / 'set').rename(tmp_path / 'carried')
     carried = BopDataset(tmp_path / 'carried', 'train')

@@ -21,6 +21,7 @@ from sim2real_da.adaptation import Adaptation
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.networks.batches import PoseBatcher, detector_batch, pseudo_detector_batch, target_images
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.crop_sets import FOUND_MOST, FOUND_SCORE
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.distributed import everywhere, own_seed
@@ -33,7 +34,6 @@ from sim2real_da.samples import Frame, LabelledFrame
 
 WINDOW = (192, 192)  # pixels of the detector's input a step trains on, as in sim2real_da.training
 CLASS_SCORE = 0.3  # detections of the teacher that say what a frame shows
-TEACHER_SCORE = 0.15  # detections of the teacher that give target crops; crops carry no labels, so a low bar is safe
 
 
 class Learner:
@@ -189,7 +189,7 @@ class Learner:
         full = self.teacher.detector.input_size
         output = self.teacher.detector(target_images(frames, full, self.device))
         found = []
-        for frame, (boxes, scores, _) in zip(frames, decode(output, TEACHER_SCORE, 20)):
+        for frame, (boxes, scores, _) in zip(frames, decode(output, FOUND_SCORE, FOUND_MOST)):
             height, width = frame.image.shape[:2]
             scale = min(full[0] / width, full[1] / height)
             found += [(float(score), frame, box / scale) for box, score in zip(boxes.cpu().numpy(), scores.cpu())]

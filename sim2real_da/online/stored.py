@@ -18,11 +18,14 @@ from sim2real_da.recipes import load_recipe
 from sim2real_da.samples import Frame, LabelledFrame
 
 LOG = logging.getLogger(__name__)
+GATE_EVERY = 25  # steps between two candidates
+TOLERANCE = 0.01  # of the gate, as the robot's
 
 
 def adapt(
     bundle: Bundle, recipe: str, seed: int, source: list[LabelledFrame], target: list[Frame], *, steps: int,
-    holdout: int, gate_every: int = 25, tolerance: float = 0.01, device: str = 'cpu', evidence: bool = True,
+    holdout: int, gate_every: int = GATE_EVERY, tolerance: float = TOLERANCE, device: str = 'cpu',
+    evidence: bool = True,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Run one arm from a source model; return what is published at its end and how it went.
 

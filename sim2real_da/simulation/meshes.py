@@ -41,7 +41,8 @@ def read_mesh(path: Path) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArr
 
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such mesh')
-    named = _TEXTURE.search(path.read_bytes()[:HEADER]) if path.suffix.lower() == '.ply' else None
+    with path.open('rb') as file:
+        named = _TEXTURE.search(file.read(HEADER)) if path.suffix.lower() == '.ply' else None
     if named and not (texture := path.parent / named[1].decode(errors='replace')).is_file():
         raise ValueError(f'{path}: its texture {texture.name} is missing; copy it beside the mesh')
     try:

@@ -76,6 +76,7 @@ def render_dataset(
     ids = object_ids(objects, items)
     _describe(out, objects, {
         'names': {str(number): name for name, number in ids.items()}, 'seed': seed,
+        'diameters': {item.name: round(item.model.diameter, 6) for item in items},
         'camera': {'width': camera.width, 'height': camera.height, 'fx': camera.fx, 'fy': camera.fy,
                    'cx': camera.cx, 'cy': camera.cy},
         'faces': faces, 'randomisation': asdict(randomisation or Randomisation()), 'photographs': _names(photos)})
