@@ -19,6 +19,7 @@ from sim2real_da.cli import main  # noqa: E402
 from sim2real_da.data.bop import BopDataset, write_scene  # noqa: E402
 from sim2real_da.data.pictures import Pictures  # noqa: E402
 from sim2real_da.networks.bundle import Bundle  # noqa: E402
+from sim2real_da.networks.crop_sets import cut_crops  # noqa: E402
 from sim2real_da.networks.detector import Detector  # noqa: E402
 from sim2real_da.networks.network_weights import load_network, save_network  # noqa: E402
 from sim2real_da.networks.weights_file import WeightsError  # noqa: E402
@@ -74,6 +75,13 @@ def test_crops_from_the_command_line(data, tmp_path, capsys):
     # weights are stored in 16 bits
     assert found['accuracy'] == pytest.approx(run['accuracy'], abs=0.15)
     assert found['mean_angle_deg'] == pytest.approx(run['mean_angle_deg'], abs=10)
+    crops = cut_crops(BopDataset(data / 'real'), [612, 613, 614, 615], 64, np.random.default_rng(0), jitter=False)
+    np.savez(tmp_path / 'crops.npz', images=crops.images, labels=crops.classes)
+    alone = ['evaluate', '--weights', weights, '--data', str(tmp_path / 'crops.npz'), '--json', str(scores)]
+    assert main(alone) == 0
+    of_pictures = json.loads(scores.read_text())
+    assert of_pictures['accuracy'] == pytest.approx(found['accuracy']) and 'mean_angle_deg' not in of_pictures
+    assert main([*alone, '--ids', str(ids)]) == 2
     assert main(['weights', weights]) == 0
     assert 'direct' in capsys.readouterr().out
     assert main([*arguments, '--task', 'pink']) == 2

@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Accuracy of classifiers on labelled pictures."""
+"""Accuracy of classifiers, and of the classes that pose networks say, on labelled pictures."""
 
 from __future__ import annotations
 
@@ -13,35 +13,41 @@ from numpy.typing import NDArray
 
 from sim2real_da.data.pictures import Pictures
 from sim2real_da.networks.classifier import Classifier, to_images
+from sim2real_da.networks.pose import PoseNetwork, PoseOutput
 
 BATCH = 500
 
 
 @torch.no_grad()
-def predicted(network: Classifier, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the most probable class index of each picture ``(N,)``."""
+def predicted(network: Classifier | PoseNetwork, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the most probable class index of each picture ``(N,)``; a pose network's "none of them" is no answer."""
     device = next(network.parameters()).device
-    found = [network(to_images(images[i:i + BATCH], device)).logits.argmax(dim=1).cpu().numpy()
-             for i in range(0, len(images), BATCH)]
+    found = []
+    for first in range(0, len(images), BATCH):
+        output = network(to_images(images[first:first + BATCH], device))
+        logits = output.classes[:, :-1] if isinstance(output, PoseOutput) else output.logits
+        found.append(logits.argmax(dim=1).cpu().numpy())
     return np.concatenate(found).astype(np.int64)
 
 
-def accuracy(network: Classifier, pictures: Pictures) -> dict[str, Any]:
+def accuracy(network: Classifier | PoseNetwork, pictures: Pictures, names: Sequence[str] = ()) -> dict[str, Any]:
     """Return how many pictures are recognised.
 
     ``accuracy`` is over the pictures of classes that the network knows, ``accuracy_all`` over all of them: what it does
     not know is wrong there (signs: 38 classes have a template, the real ones have 43).
 
+    :param names: of the classes; default: those that a classifier keeps itself
     :raises ValueError: without labels, or when the network knows none of the classes
     """
     if pictures.labels is None or not len(pictures):
         raise ValueError('evaluate: pictures without labels, nothing to score against')
     network.eval()
-    true = known_labels(pictures, network.config['names'], network.config['classes'])
+    names = names or network.config.get('names', ())
+    true = known_labels(pictures, names, network.config['classes'])
     known = true >= 0
     if not known.any():
         raise ValueError(f'evaluate: the weights know none of these classes; they know '
-                         f'{", ".join(network.config["names"]) or network.config["classes"]}')
+                         f'{", ".join(names) or network.config["classes"]}')
     right = predicted(network, pictures.images) == true
     return {'accuracy': float(right[known].mean()), 'accuracy_all': float(right.mean()),
             'pictures': int(known.sum()), 'pictures_all': len(pictures)}

@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 
 from sim2real_da.data.bop import BopDataset
-from sim2real_da.data.pictures import load
+from sim2real_da.data.pictures import Pictures, load
 from sim2real_da.evaluation.bop_csv import write_csv
 from sim2real_da.evaluation.classification import accuracy
 from sim2real_da.evaluation.metrics import evaluate
 from sim2real_da.evaluation.report import METRICS, Metric
 from sim2real_da.evaluation.segmentation import score_segmentation
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.classifier_weights import load_classifier
 from sim2real_da.networks.crop_sets import cut_crops
 from sim2real_da.networks.crop_sets import score as score_crops
@@ -66,7 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', required=True, help="weights file, or the name of shipped ones ('tools')")
     parser.add_argument('--data', required=True,
                         help="BOP data set, or 'surrogate' for the built-in surrogate world; for a classifier an .npz "
-                        'file with the arrays images and labels, or a folder of class sub-folders')
+                        'file with the arrays images and labels (crops for the classes of a pose network, too), or a '
+                        'folder of class sub-folders')
     parser.add_argument('--split', default='test', help='split of the BOP data set (default: test)')
     parser.add_argument('--ids', type=Path, help='text file with the frame ids to score, separated by white space')
     parser.add_argument('--count', type=int, default=40, help='frames of the surrogate world (default: 40)')
@@ -114,9 +116,14 @@ def _run_classifier(path: Path, options: argparse.Namespace) -> None:
     network, manifest = load_classifier(path, options.device)
     if options.csv or options.ids:
         raise ValueError(f'{path}: a classifier; --csv and --ids are for detector and pose network')
-    pictures = load(options.data, None if options.data.endswith('.npz') else network.size)
+    _run_pictures(network, load(options.data, None if options.data.endswith('.npz') else network.size), manifest,
+                  options)
+
+
+def _run_pictures(network: Classifier | PoseNetwork, pictures: Pictures, manifest: dict[str, Any],
+                  options: argparse.Namespace) -> None:
     try:
-        result = accuracy(network, pictures)
+        result = accuracy(network, pictures, manifest.get('names', ()))
     except ValueError as error:
         raise ValueError(f'{options.data}: {error}') from error
     write = sys.stdout.write
@@ -129,8 +136,13 @@ def _run_classifier(path: Path, options: argparse.Namespace) -> None:
 
 
 def _run_network(path: Path, kind: str, options: argparse.Namespace) -> None:
-    """Score one network of a benchmark: crops around the true boxes, or semantic maps of whole frames."""
+    """Score one network of a benchmark: crops around the true boxes, or semantic maps of whole frames.
+
+    An ``.npz`` of crops has no poses, and gives the accuracy alone.
+    """
     network, manifest = load_network(path, kind, options.device)
+    if isinstance(network, PoseNetwork) and options.data.endswith('.npz') and not options.ids and not options.csv:
+        return _run_pictures(network, load(options.data, network.crop_size), manifest, options)
     if options.csv or options.data == 'surrogate':
         raise ValueError(f'{path}: a {kind} network alone; expected a BOP data set with --data, and no --csv')
     dataset = BopDataset(Path(options.data), options.split)
