@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 CONTROL = 'source_continued'
 HOLDOUT, SOURCE_FRAMES = 40, 340
 FINE_TUNING_STEPS = 300  # target-only, on the 100 labelled photographs; not tuned
+CLOSER = 96  # side of the crops in the last stage of the pose network's training
 PLAIN = Randomisation(light=False, colour=False, texture=False, camera=True, distractors=False)
 
 
@@ -55,14 +56,18 @@ def rendered(data: Path, out: Path, count: int, seed: int, photos: Path | None,
 def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], effects: bool = True) -> Bundle:
     """Train detector and pose network, each for its time, and put them together.
 
-    :param minutes: detector, pose network with a frozen backbone, and on with one that learns (0: not)
+    :param minutes: detector, pose network with a frozen backbone, on with one that learns, and on with larger crops and
+        a second look (0: not)
     """
     if out.is_file():
         return Bundle.load(out)
     parts: dict[str, Bundle] = {}
-    stages = (('detector', 'detector', True), ('frozen', 'pose', True), ('pose', 'pose', False))
+    stages = (('detector', 'detector', True), ('frozen', 'pose', True), ('pose', 'pose', False),
+              ('closer', 'pose', False))
     for (name, network, frozen), share in zip(stages, minutes):
         if share:
+            if name == 'closer':
+                parts[network].look_closer(CLOSER, looks=2)
             parts[network] = train(dataset, out.with_name(f'{out.stem}_{name}.safetensors'), Plan(
                 steps=10**6, minutes=share, networks=(network,), backbone='efficientnet_lite0', pretrained=True,
                 frozen=frozen, effects=effects, turn=45.0 if network == 'pose' else 20.0), bundle=parts.get(network))
@@ -196,8 +201,9 @@ def main() -> None:
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
     parser.add_argument('--randomisation', action='store_true', help='the 2 x 2 table: plain or randomised renders')
     parser.add_argument('--frames', type=int, default=5000)
-    parser.add_argument('--minutes', type=float, nargs=3, default=(80, 62, 125),
-                        help='of training: detector, pose network with a frozen backbone and with one that learns')
+    parser.add_argument('--minutes', type=float, nargs=4, default=(80, 62, 125, 100),
+                        help='of training: detector, pose network with a frozen backbone, with one that learns, and '
+                        'with larger crops')
     parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=125)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
 from sim2real_da.geometry import quaternion_from_matrix, transform_points
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
-from sim2real_da.networks.estimator import to_tensor
-from sim2real_da.networks.pose import VIEWS, PoseNetwork, combined
+from sim2real_da.networks.estimator import poses, to_tensor
+from sim2real_da.networks.pose import PoseNetwork
 from sim2real_da.samples import LabelledFrame, ObjectLabel, ObjectModel, Pose
 
 log = logging.getLogger(__name__)
@@ -37,26 +37,24 @@ VISIBLE = 0.1  # smallest visible fraction of a crop that is asked about, as the
 GOOD = 0.1  # of the diameter
 
 
-def posed(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel], visible: float,
-          views: Sequence[tuple[float, float]]) -> Iterator[tuple[ObjectLabel, ObjectModel, Pose | None]]:
+def posed(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel],
+          visible: float) -> Iterator[tuple[ObjectLabel, ObjectModel, Pose | None]]:
     """Yield labels, their models and the network's poses on crops around the true boxes.
 
     :param visible: smallest visible fraction of an object that is asked about
-    :param views: turn and padding of the crops that a pose is the mean of, see :data:`.pose.VIEWS`
     """
-    names, size = list(objects), network.crop_size
+    names, size, models = list(objects), network.crop_size, list(objects.values())
     for labelled in frames:
         labels = [x for x in labelled.labels if x.visible is None or x.visible >= visible]
         if not labels:
             continue
-        models, classes, solved = [objects[x.name] for x in labels], [names.index(x.name) for x in labels], []
-        for view in views:
-            transforms = [crop_transform(x.box, size, *view) for x in labels]
-            output = network(to_tensor([cut(labelled.frame.image, t, size) for t in transforms]))
-            solved.append(output.poses(range(len(labels)), classes, transforms, models, labelled.frame.intrinsics))
-        for label, model, *found in zip(labels, models, *solved):
-            mean = combined(found, model)
-            yield label, model, mean[0] if mean else None
+        image, boxes, classes = labelled.frame.image, [x.box for x in labels], [names.index(x.name) for x in labels]
+        transforms = [crop_transform(box, size) for box in boxes]
+        output = network(to_tensor([cut(image, t, size) for t in transforms]))
+        found = poses(network, output, image, labelled.frame.intrinsics, range(len(labels)), boxes, transforms, classes,
+                      models)
+        for label, solved in zip(labels, found):
+            yield label, objects[label.name], solved[0] if solved else None
 
 
 def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
@@ -86,7 +84,7 @@ def errors(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[
     """Return medians of the errors and ADD(-S) recalls; a crop without a pose counts for the recalls alone."""
     network.eval()
     found, good, missing = [], [], 0
-    for label, model, pose in posed(network, frames, objects, VISIBLE, VIEWS[:network.views]):
+    for label, model, pose in posed(network, frames, objects, VISIBLE):
         if pose is None:
             missing += 1
             continue

@@ -26,7 +26,7 @@ from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset, lmo_split
 from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
-from sim2real_da.networks.pose import VIEWS, PoseNetwork
+from sim2real_da.networks.pose import PoseNetwork
 from sim2real_da.samples import LabelledFrame, ObjectModel
 from sim2real_da.training import CROPS, Plan, train
 
@@ -38,8 +38,9 @@ VISIBLE = 0.25  # smallest visible fraction of a crop that is asked about
 def score(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel]) -> dict[str, Any]:
     """Return mean and median angle in degrees (no pose counts 180), ADD(-S) recall and the share without a pose."""
     network.eval()
+    network.views = 1  # beside dense coordinates, which have one
     angles, good, missing = [], [], 0
-    for label, model, pose in posed(network, frames, objects, VISIBLE, VIEWS[:1]):
+    for label, model, pose in posed(network, frames, objects, VISIBLE):
         missing += pose is None
         angles.append(180.0 if pose is None else angle_and_position(pose, label.pose, model)[0])
         good.append(pose is not None and add_or_add_s(pose, label.pose, model) < 0.1 * model.diameter)

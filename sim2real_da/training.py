@@ -67,6 +67,8 @@ class Plan:
     :param pretrained: start from ImageNet; the backbone then learns at :data:`BACKBONE_RATE` of the rate
     :param frozen: keep the backbone as it starts; False lets one that was frozen before learn (fine-tuning)
     :param representation: of poses, see :mod:`sim2real_da.networks.pose`
+    :param crop_size: side of the pose network's crops in pixels, a multiple of 32; of a fresh network
+    :param looks: how often it looks at an object, see :class:`sim2real_da.networks.pose.PoseNetwork`; of a fresh one
     :param effects: draw blur, noise, exposure and colour casts for every window and crop
     :param turn: crops are turned in the plane by up to this many degrees
     :param half: mixed precision, bfloat16 where it is safe
@@ -81,6 +83,8 @@ class Plan:
     pretrained: bool = False
     frozen: bool = False
     representation: str = 'direct'
+    crop_size: int = 64
+    looks: int = 1
     effects: bool = False
     turn: float = 20.0
     device: str = 'cpu'
@@ -167,7 +171,8 @@ def start(dataset: BopDataset, plan: Plan) -> Bundle:
     """Return the networks before the first step."""
     torch.manual_seed(plan.seed)
     form: dict[str, Any] = {'backbone': plan.backbone, 'frozen': plan.frozen}
-    bundle = Bundle.create(dataset.objects(), form, {**form, 'representation': plan.representation})
+    bundle = Bundle.create(dataset.objects(), form, {
+        **form, 'representation': plan.representation, 'crop_size': plan.crop_size, 'looks': plan.looks})
     for network in (bundle.detector, bundle.pose):
         if not plan.pretrained:
             continue
@@ -369,6 +374,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--representation', choices=('direct', 'dense'),
                         help='of poses; default: that of --start, else direct. Another than that of --start keeps its '
                         'backbone')
+    parser.add_argument('--crop-size', type=int,
+                        help='side of the crops that poses are read from, in pixels, a multiple of 32; default: that '
+                        'of --start, else 64. Larger ones are slower and see depth better; train on small ones first')
+    parser.add_argument('--looks', type=int, choices=(1, 2),
+                        help='2: a first crop says where the object is, and crops around that give its pose; default: '
+                        'that of --start, else 1')
     parser.add_argument('--camera-effects', action='store_true', help='draw blur, noise, exposure and colour casts')
     parser.add_argument('--turn', type=float, default=20.0, help='in-plane turns of crops, degrees')
     parser.add_argument('--device', default='cpu')
@@ -389,12 +400,15 @@ def run(options: argparse.Namespace) -> None:
     plan = Plan(
         steps=steps, minutes=options.minutes, seed=options.seed, networks=tuple(options.networks),
         backbone=options.backbone, pretrained=options.pretrained, frozen=options.frozen,
-        representation=options.representation or 'direct', effects=options.camera_effects, turn=options.turn,
+        representation=options.representation or 'direct', crop_size=options.crop_size or 64,
+        looks=options.looks or 1, effects=options.camera_effects, turn=options.turn,
         device=options.device, half=options.mixed_precision, note=options.note)
     bundle = Bundle.load(weights_path(options.start)) if options.start else None
     if bundle is not None and options.representation:
         torch.manual_seed(options.seed)
         bundle.represent(options.representation)
+    if bundle is not None and (options.crop_size or options.looks):
+        bundle.look_closer(options.crop_size or bundle.pose.crop_size, options.looks or bundle.pose.looks)
     bundle = train(BopDataset(options.data, 'train'), options.out, plan, bundle=bundle)
     if int(os.environ.get('RANK', '0')) == 0:
         bundle.save(options.out, half=options.half)

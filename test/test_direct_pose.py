@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from sim2real_da.geometry import project, transform_points
 from sim2real_da.networks.batches import PoseBatcher
 from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.direct_pose import DirectOutput, DirectPoseNetwork, crop_pose, pose_of, rotation_from_6d
-from sim2real_da.networks.pose import DirectTargets, PoseTargets, build_pose_network, combined, mean_pose
+from sim2real_da.networks.estimator import poses
+from sim2real_da.networks.pose import (
+    VIEWS,
+    DirectTargets,
+    PoseTargets,
+    apparent_box,
+    build_pose_network,
+    combined,
+    mean_pose,
+)
 from sim2real_da.samples import Pose
 
 POSE = Pose(Rotation.from_euler('xyz', [200, 20, 40], degrees=True).as_quat(), np.array([0.12, -0.07, 0.6]))
@@ -172,3 +182,50 @@ def test_the_number_of_views_is_kept():
     assert build_pose_network(1, 'direct').views == 3 and build_pose_network(1, 'dense').views == 1
     with pytest.raises(ValueError, match='4 views, expected 1 to 3'):
         build_pose_network(1, 'direct', views=4)
+
+
+def test_the_apparent_box_is_as_large_as_the_diameter_at_that_distance():
+    model = box_model('box')
+    ahead = Pose(POSE.quaternion, np.array([0, 0, 0.5]) - Rotation.from_quat(POSE.quaternion).apply(
+        model.minimum + model.size / 2))
+    box = apparent_box(ahead, model, CAMERA)
+    np.testing.assert_allclose(box[2:] - box[:2], CAMERA.fx * model.diameter / 0.5)
+    np.testing.assert_allclose((box[2:] + box[:2]) / 2, [CAMERA.cx, CAMERA.cy])
+
+
+def test_a_second_look_is_cut_around_the_first_pose():
+    model, image = box_model('box'), np.zeros((240, 320, 3), np.uint8)
+    better = Pose(POSE.quaternion, POSE.translation * 1.01)
+    asked = []
+
+    class Output:
+        def poses(self, rows, classes, transforms, models, intrinsics):
+            asked.extend(transforms)
+            return [(better, np.eye(6)) for _ in rows]
+
+    network = build_pose_network(1, 'direct', views=2, looks=2)
+    first = SimpleNamespace(poses=lambda rows, *rest: [(POSE, np.eye(6)), None])
+    network.forward = lambda crops: Output()
+    boxes = [np.array([0.0, 0, 50, 50])] * 2
+    cuts = [crop_transform(box, 64) for box in boxes]
+    seen, nothing = poses(network, first, image, CAMERA, [0, 1], boxes, cuts, [0, 0], [model])
+    np.testing.assert_allclose(seen[0].matrix(), better.matrix(), atol=1e-12)
+    assert nothing is None, 'an object without a first pose is not looked at again'
+    around = apparent_box(POSE, model, CAMERA)
+    np.testing.assert_allclose(asked, [crop_transform(around, 64, *view) for view in VIEWS[:2]])
+
+
+def test_a_network_that_looks_twice_is_trained_on_both_kinds_of_crops():
+    model = box_model('box')
+    frames = [labelled_frame(np.random.default_rng(0), model, Pose(POSE.quaternion, np.array([0.02, -0.03, z])))
+              for z in (0.5, 0.6)]
+    network = build_pose_network(1, 'direct', looks=2)
+    assert build_pose_network(**network.config).looks == 2
+    batcher = PoseBatcher({'box': model}, network, turn=0)
+    boxes = [batcher.batch(frames, np.random.default_rng(seed), 2)[1].of for seed in range(20)]
+    # the size around the pose says what was drawn, at most 16 %; around the box it depends on the rotation
+    again = np.array([float(of.size[1]) for of in boxes])
+    assert np.abs(again + np.log(1.4)).max() <= 0.1601
+    assert np.abs(np.array([of.centre[1].numpy() for of in boxes])).max() <= 0.1 / 1.4 * np.exp(0.16) + 1e-6
+    with pytest.raises(ValueError, match='3 looks, expected 1 or 2'):
+        build_pose_network(1, 'direct', looks=3)

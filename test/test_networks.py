@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from sim2real_da.geometry import angle_between, project, transform_points
 from sim2real_da.networks.backbones import STRIDES, build_backbone
 from sim2real_da.networks.batches import PoseBatcher, detector_batch
+from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import coordinate_maps, crop_transform, cut
 from sim2real_da.networks.dense_pose import DenseOutput, DensePoseNetwork, normalised_symmetries, solve_pose
 from sim2real_da.networks.detector import Detector, DetectorOutput, decode, detector_loss, detector_targets
@@ -249,3 +250,28 @@ def test_networks_train_on_one_frame(representation):
         optimiser.step()
         first, last = (float(loss.detach()), 0.0) if step == 0 else (first, float(loss.detach()))
     assert last < 0.8 * first
+
+
+@pytest.mark.parametrize('representation', ['direct', 'dense'])
+def test_weights_go_on_with_larger_crops(representation):
+    """A pose network that sees every crop enlarged starts near what it said of the small ones."""
+    bundle = Bundle.create({'box': box_model('box')}, {'width': 16}, {'representation': representation, 'width': 16})
+    before = bundle.pose.state_dict()
+    bundle.look_closer(128, looks=1)
+    assert bundle.pose.crop_size == bundle.pose.config['crop_size'] == 128
+    for name, tensor in bundle.pose.state_dict().items():
+        if name != 'hidden.1.weight':
+            torch.testing.assert_close(tensor, before[name])
+    if representation == 'direct':
+        # the sum over a picture that is the same everywhere stays: each place counts a quarter
+        old, new = (w.unflatten(1, (16, -1)).sum(dim=2) for w in (
+            before['hidden.1.weight'], bundle.pose.state_dict()['hidden.1.weight']))
+        torch.testing.assert_close(new, old, atol=1e-5, rtol=1e-4)
+    assert Bundle.from_bytes(bundle.to_bytes()).pose.config == bundle.pose.config
+
+
+def test_what_a_pose_network_cannot_see_is_refused():
+    with pytest.raises(ValueError, match='crops of 100 pixels, expected a multiple of 32'):
+        build_pose_network(1, crop_size=100)
+    with pytest.raises(ValueError, match='dense coordinates look once'):
+        build_pose_network(1, 'dense', looks=2)

@@ -140,7 +140,7 @@ def test_a_run_writes_weights_curves_and_an_early_look_and_goes_on(rendered, tmp
     assert not torch.equal(apart.pose.pose.weight, first.pose.pose.weight)
 
 
-def test_another_representation_keeps_the_backbone(rendered, tmp_path, monkeypatch):
+def test_another_representation_and_larger_crops_keep_the_backbone(rendered, tmp_path, monkeypatch):
     bundle = Bundle.create({'obj_000001': box_model('obj_000001')}, None, {'representation': 'dense'})
     bundle.covariance_factors = (2.0, 3.0)
     old = bundle.pose
@@ -150,11 +150,12 @@ def test_another_representation_keeps_the_backbone(rendered, tmp_path, monkeypat
     monkeypatch.setattr('sim2real_da.training.BopDataset', Boxes)
     monkeypatch.setattr('sys.argv', [
         'train', '--data', str(rendered), '--start', str(start), '--out', str(out), '--networks', 'pose',
-        '--representation', 'direct', '--steps', '1', '--threads', '1'])
+        '--representation', 'direct', '--crop-size', '96', '--looks', '2', '--steps', '1', '--threads', '1'])
     monkeypatch.setattr('sim2real_da.training.Plan', partial(Plan, rate=0.0))
     main()
     made = Bundle.load(out)
     assert made.pose.config['representation'] == 'direct' and made.covariance_factors == (1.0, 1.0)
+    assert (made.pose.crop_size, made.pose.looks) == (96, 2)
     for name, weights in made.pose.backbone.named_parameters():
         assert torch.equal(weights, dict(old.backbone.named_parameters())[name]), name
     assert torch.equal(made.detector.heat.weight, bundle.detector.heat.weight)

@@ -18,7 +18,7 @@ from sim2real_da.networks.dense_pose import normalised_symmetries
 from sim2real_da.networks.detector import STRIDE, DetectorTargets, detector_targets
 from sim2real_da.networks.direct_pose import crop_pose, surface_clouds, symmetric_turns
 from sim2real_da.networks.estimator import fit, to_tensor
-from sim2real_da.networks.pose import DenseTargets, DirectTargets, PoseNetwork, PoseTargets
+from sim2real_da.networks.pose import DenseTargets, DirectTargets, PoseNetwork, PoseTargets, apparent_box
 from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.samples import Frame, LabelledFrame, ObjectModel
 
@@ -158,6 +158,7 @@ class PoseBatcher:
                  device: torch.device | str = 'cpu', effects: Effects | None = None) -> None:
         self.names, self.turn, self.device = list(objects), turn, torch.device(device)
         self.crop_size, self.dense, self.effects = network.crop_size, network.targets is DenseTargets, effects
+        self.objects, self.looks = objects, network.looks
         models = list(objects.values())
         count = max(len(m.symmetries) for m in models)
         symmetries = np.stack([
@@ -194,7 +195,10 @@ class PoseBatcher:
                 away = _empty_box(labelled, rng)
                 if away is not None:
                     box, mask, index = away, None, len(self.names)
-            box = _jittered(box, rng)
+            if self.looks > 1 and number % 2 and index < len(self.names):
+                box = _jittered(apparent_box(label.pose, self.objects[label.name], frame.intrinsics), rng)
+            else:
+                box = _jittered(box, rng)
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
             transform = crop_transform(box, self.crop_size, angle)
             image = cut(frame.image, transform, self.crop_size)

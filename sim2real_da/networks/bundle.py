@@ -80,6 +80,21 @@ class Bundle:
         self.pose.train(old.training)
         self.covariance_factors = (1.0, 1.0)  # they were fitted to the other network's errors
 
+    def look_closer(self, crop_size: int, looks: int) -> None:
+        """Let the pose network see crops of another size, and once or twice, with the weights it has.
+
+        Training on small crops first and on large ones afterwards takes a fraction of the time (progressive resizing,
+        as in EfficientNetV2, Tan and Le, ICML 2021).
+
+        :param crop_size: side in pixels, a multiple of 32
+        :param looks: see :class:`sim2real_da.networks.pose.PoseNetwork`
+        """
+        old = self.pose
+        new = build_pose_network(**{**old.config, 'crop_size': crop_size, 'looks': looks})
+        new.load_state_dict(old.state_at(crop_size))
+        self.pose = new.train(old.training)
+        self.covariance_factors = (1.0, 1.0)  # they were fitted to the errors on other crops
+
     def check_objects(self, objects: Mapping[str, ObjectModel], where: str, every: bool = False) -> None:
         """Refuse data of other objects: names alone say little, many sets call their first one obj_000001.
 

@@ -84,18 +84,23 @@ class DirectPoseNetwork(PoseNetwork):
     :param frozen: the backbone's weights and statistics stay as they are
     :param views: how many crops of one object a pose is the mean of: on held-out renders three were worth a quarter of
         the ADD recall of one
-    :raises ValueError: for more views than there are
+    :param looks: 2: cut these around the pose that a first crop gave, and train on such crops, too
+    :raises ValueError: for more views or looks than there are
     """
 
     targets = DirectTargets
 
     def __init__(self, classes: int, backbone: str = 'resnet_tiny', crop_size: int = 64, width: int = 128,
-                 hidden: int = 512, frozen: bool = False, views: int = 3) -> None:
-        super().__init__({'representation': 'direct', 'classes': classes, 'backbone': backbone, 'crop_size': crop_size,
-                          'width': width, 'hidden': hidden, 'frozen': frozen, 'views': views}, crop_size)
+                 hidden: int = 512, frozen: bool = False, views: int = 3,
+                 looks: int = 1) -> None:
+        super().__init__(
+            {'representation': 'direct', 'classes': classes, 'backbone': backbone, 'crop_size': crop_size,
+             'width': width, 'hidden': hidden, 'frozen': frozen, 'views': views, 'looks': looks}, crop_size)
         if not 1 <= views <= len(VIEWS):
             raise ValueError(f'pose network: {views} views, expected 1 to {len(VIEWS)}')
-        self.classes, self.views = classes, views
+        if looks not in (1, 2):
+            raise ValueError(f'pose network: {looks} looks, expected 1 or 2')
+        self.classes, self.views, self.looks = classes, views, looks
         self.normalise = Normalise()
         self.backbone = build_backbone(backbone, frozen)
         _, fine, middle, coarse = self.backbone.channels
@@ -112,6 +117,13 @@ class DirectPoseNetwork(PoseNetwork):
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the maps in ``PoseOutput.features``."""
         return (self.config['width'],) if self.config['frozen'] else tuple(self.backbone.channels[1:3])
+
+    def state_at(self, crop_size: int) -> dict[str, Tensor]:
+        """Return the weights for crops of another side: the hidden layer's, which know each place, are resampled."""
+        state, old, new = self.state_dict(), self.crop_size // 16, crop_size // 16
+        places = state['hidden.1.weight'].unflatten(1, (-1, old, old))  # (hidden, width, old, old)
+        places = F.interpolate(places, size=(new, new), mode='bilinear') * (old / new) ** 2
+        return {**state, 'hidden.1.weight': places.flatten(1)}
 
     def forward(self, crop: Tensor) -> DirectOutput:
         """Run on crops ``(B, 3, size, size)`` in [0, 1]."""

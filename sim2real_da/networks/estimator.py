@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
@@ -15,7 +16,7 @@ from torch import Tensor
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
-from sim2real_da.networks.pose import VIEWS, PoseNetwork, PoseOutput, Solved, combined, scaled_covariance
+from sim2real_da.networks.pose import VIEWS, PoseNetwork, PoseOutput, Solved, apparent_box, combined, scaled_covariance
 from sim2real_da.rectification import original_box, pinhole, straightened
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel
 
@@ -43,6 +44,45 @@ def to_tensor(images: list[NDArray[np.uint8]], device: str | torch.device = 'cpu
     """Stack uint8 images ``(H, W, 3)`` to floats ``(B, 3, H, W)`` in [0, 1]."""
     stacked = torch.from_numpy(np.stack(images)).to(device)
     return stacked.permute(0, 3, 1, 2).float().div_(255)
+
+
+def poses(network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], intrinsics: Intrinsics,
+          rows: Sequence[int], boxes: Sequence[NDArray[np.float64]], transforms: Sequence[NDArray[np.float64]],
+          classes: Sequence[int], models: Sequence[ObjectModel]) -> list[Solved | None]:
+    """Return poses as the mean of the network's views, None where most of them give none.
+
+    A network that looks twice takes these views around the poses of its first look.
+
+    :param output: of the first view, of whose rows ``rows`` are asked for; the other lists have an entry for each
+    :param models: of all classes
+    """
+    own = [models[c] for c in classes]
+    first = output.poses(rows, classes, transforms, own, intrinsics)
+    if network.looks == 1:
+        more = _views(network, image, intrinsics, boxes, classes, own, VIEWS[1:network.views])
+        return [combined(list(solved), model) for solved, model in zip(zip(first, *more), own)]
+    known = {i: solved[0] for i, solved in enumerate(first) if solved is not None}
+    around = [apparent_box(pose, own[i], intrinsics) for i, pose in known.items()]
+    again = _views(network, image, intrinsics, around, [classes[i] for i in known], [own[i] for i in known],
+                   VIEWS[:network.views])
+    found: list[Solved | None] = [None] * len(first)
+    for i, *views in zip(known, *again):
+        found[i] = combined(views, own[i])
+    return found
+
+
+def _views(network: PoseNetwork, image: NDArray[np.uint8], intrinsics: Intrinsics,
+           boxes: Sequence[NDArray[np.float64]], classes: Sequence[int], models: Sequence[ObjectModel],
+           views: Sequence[tuple[float, float]]) -> list[list[Solved | None]]:
+    """Return for each view the poses that crops around the boxes give."""
+    size, count = network.crop_size, len(boxes)
+    cuts = [crop_transform(box, size, *view) for view in views for box in boxes]
+    if not cuts:
+        return []
+    device = next(network.parameters()).device
+    output = network(to_tensor([cut(image, t, size) for t in cuts], device))
+    return [output.poses(range(first, first + count), classes, cuts[first:first + count], models, intrinsics)
+            for first in range(0, len(cuts), count)]
 
 
 class Estimator:
@@ -86,8 +126,8 @@ class Estimator:
         order = [int(i) for i in np.argsort(-scores)[:self.max_detections] if scores[i] >= self.score_threshold]
         posed = [i for i in order if scores[i] >= POSE_SCORE]
         indices = classes.tolist()
-        solved = self.poses(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
-                            [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
+        solved = poses(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
+                       [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
         found = dict(zip(posed, solved))
         detections = []
         for i in order:
@@ -96,24 +136,6 @@ class Estimator:
                 covariance = scaled_covariance(covariance, bundle.covariance_factors)
             detections.append(Detection(models[indices[i]].name, float(scores[i]), boxes[i], pose, covariance))
         return detections
-
-    def poses(self, network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], intrinsics: Intrinsics,
-              rows: list[int], boxes: list[NDArray[np.float64]], transforms: list[NDArray[np.float64]],
-              classes: list[int], models: list[ObjectModel]) -> list[Solved | None]:
-        """Return poses as the mean of the network's views, None where most of them give none.
-
-        :param output: of the first view, of whose rows ``rows`` are asked for; the other lists have an entry for each
-        """
-        own = [models[c] for c in classes]
-        views = [output.poses(rows, classes, transforms, own, intrinsics)]
-        if network.views > 1:
-            cuts = [crop_transform(box, network.crop_size, *view) for view in VIEWS[1:network.views] for box in boxes]
-            more = network(to_tensor([cut(image, t, network.crop_size) for t in cuts], self.device))
-            count = len(boxes)
-            for first in range(0, len(cuts), count):
-                some = range(first, first + count)
-                views.append(more.poses(some, classes, cuts[first:first + count], own, intrinsics))
-        return [combined(list(solved), model) for solved, model in zip(zip(*views), own)]
 
     def _detect(self, bundle: Bundle, image: NDArray[np.uint8]) -> tuple[np.ndarray, np.ndarray, Tensor]:
         """Return boxes in image pixels ``(n, 4)``, scores ``(n,)`` and class indices ``(n,)``."""

@@ -69,6 +69,9 @@ CROP_STEPS = (
     'views: cut the object once more for each further one, turned and padded as listed (the crop is what a rotation of '
     'the image about the middle of the box by turn_deg shows); the pose is the mean of those that give one, at least '
     'half of them',
+    'looks: with 2, the first crop gives a first pose alone; then all views are cut around it, with the square whose '
+    "middle is the projected middle of the object's box and whose side is fx * diameter / depth instead of the "
+    "detector's box",
 )
 POSE_STEPS = {
     'direct': (
@@ -144,7 +147,7 @@ def manifest(bundle: Bundle) -> dict[str, Any]:
             'outputs': DETECTOR_OUTPUTS, 'steps': list(DETECTOR_STEPS)},
         'pose': {
             'file': 'pose.onnx', 'input': {INPUT: ['batch', 3, size, size]}, 'representation': representation,
-            'crop_size': size, 'padding': PADDING,
+            'crop_size': size, 'padding': PADDING, 'looks': bundle.pose.looks,
             'views': [{'turn_deg': round(float(np.degrees(turn)), 3), 'padding': padding}
                       for turn, padding in VIEWS[:bundle.pose.views]],
             'outputs': POSE_OUTPUTS[representation],

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from sim2real_da.geometry import quaternion_from_matrix, transform_points
+from sim2real_da.geometry import project, quaternion_from_matrix, transform_points
 from sim2real_da.networks.crops import PADDING
 from sim2real_da.networks.outputs import NetworkOutput
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
@@ -136,19 +136,27 @@ class PoseNetwork(nn.Module):
     :param config: keyword arguments of :func:`build_pose_network` that make the same network
     :param targets: what it is trained with
     :param views: how many crops of one object a pose is the mean of, see :data:`VIEWS`
+    :param looks: 2: these are cut around the pose that a first crop gave (:func:`apparent_box`)
     """
 
     targets: type[DenseTargets] | type[DirectTargets]
     views = 1
+    looks = 1
 
     def __init__(self, config: dict[str, Any], crop_size: int) -> None:
         super().__init__()
+        if crop_size < 32 or crop_size % 32:
+            raise ValueError(f'pose network: crops of {crop_size} pixels, expected a multiple of 32')
         self.config, self.crop_size = config, crop_size
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of the maps in ``PoseOutput.features``."""
         raise NotImplementedError
+
+    def state_at(self, crop_size: int) -> dict[str, Tensor]:
+        """Return the weights as a network of the same form for crops of another side would start from them."""
+        return self.state_dict()
 
     def forward(self, crop: Tensor) -> PoseOutput:
         """Run on crops ``(B, 3, size, size)`` in [0, 1]."""
@@ -159,7 +167,7 @@ def build_pose_network(classes: int, representation: str = 'direct', **options: 
     """Return an untrained pose network.
 
     :param representation: 'direct' or 'dense'
-    :raises ValueError: for another one
+    :raises ValueError: for another one, or for options that it does not know how to follow
     """
     from sim2real_da.networks.dense_pose import DensePoseNetwork
     from sim2real_da.networks.direct_pose import DirectPoseNetwork
@@ -167,6 +175,8 @@ def build_pose_network(classes: int, representation: str = 'direct', **options: 
     known: dict[str, type[PoseNetwork]] = {'direct': DirectPoseNetwork, 'dense': DensePoseNetwork}
     if representation not in known:
         raise ValueError(f'pose representation {representation!r}: expected one of {sorted(known)}')
+    if representation == 'dense' and options.pop('looks', 1) != 1:
+        raise ValueError('pose network: dense coordinates look once, expected looks 1')
     return known[representation](classes, **options)  # type: ignore[arg-type]
 
 
@@ -179,6 +189,16 @@ def scaled_covariance(covariance: NDArray[np.float64], factors: tuple[float, flo
     """
     scale = np.repeat(np.sqrt(factors), 3)
     return np.asarray(covariance * np.outer(scale, scale))
+
+
+def apparent_box(pose: Pose, model: ObjectModel, intrinsics: Intrinsics) -> NDArray[np.float64]:
+    """Return the square around an object's projected middle, its side the apparent diameter; xyxy, image pixels.
+
+    It depends on the pose alone, not on what hides the object or how it is turned.
+    """
+    middle = transform_points((model.minimum + model.size / 2)[None], pose)
+    half = intrinsics.fx * model.diameter / middle[0, 2] / 2
+    return np.concatenate([project(middle, intrinsics)[0] - half, project(middle, intrinsics)[0] + half])
 
 
 def mean_pose(poses: Sequence[Pose], model: ObjectModel) -> Pose:
