@@ -33,7 +33,7 @@ from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
-from sim2real_da.networks.estimator import POSE_SCORE, Estimator, fit, to_tensor
+from sim2real_da.networks.estimator import POSE_SCORE, Estimator, fit, poses, to_tensor
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import load_recipe
 from sim2real_da.resources import weights_path
@@ -86,7 +86,7 @@ class Stopwatch:
 def over(first: Numbers, second: Numbers) -> Numbers:
     """Return how many times longer the first takes."""
     return {f'{key}_ratio': round(first[f'{key}_ms'] / second[f'{key}_ms'], 3)
-            for key in ('p50', 'p95', 'processor_p50') if second[f'{key}_ms'] > 0}
+            for key in ('p50', 'p95', 'p99', 'processor_p50') if second[f'{key}_ms'] > 0}
 
 
 # --- pictures ----------------------------------------
@@ -131,30 +131,43 @@ def chosen(bundle: Bundle, frames: list[LabelledFrame]) -> tuple[list[Frame], fl
 
 # --- what is timed ----------------------------------------
 
-def message_to_message(bundle: Bundle, frames: list[Frame], repetitions: int) -> Numbers:
-    """Time the perception node's way from an image message to pose messages on the CPU, by image size."""
+def answering(bundle: Bundle, frames: list[Frame], size: tuple[int, int]) -> Callable[..., None]:
+    """Return what answers the i-th picture as the perception node does on the CPU, from image message to pose messages.
+
+    :raises ImportError: without ROS
+    """
     from sim2real_da.nodes import messages
 
-    estimator, result = Estimator(bundle), {}
+    estimator, head = Estimator(bundle.copy()), messages.header(1, 'camera')
+    sent = [(messages.image_message(f.image, head), messages.camera_info_message(f.intrinsics, head))
+            for f in (resized(frame, size) for frame in frames)]
+
+    def answer(i: int, lap: Callable[[str], None] = lambda name: None) -> None:
+        message, info = sent[i % len(sent)]
+        image = messages.read_any_image(message, 'image')
+        intrinsics = messages.read_camera_info(info, 'camera_info', size)
+        lap('reading')
+        found = estimator.estimate(image, intrinsics)
+        lap('estimating')
+        messages.detections_2d_message(found, head)
+        messages.detections_3d_message(found, bundle.objects, head)
+        messages.pose_array_message(found, head)
+        messages.best_poses(found, head)
+        lap('writing')
+
+    return answer
+
+
+def message_to_message(bundle: Bundle, frames: list[Frame], repetitions: int) -> Numbers:
+    """Time the perception node's way from an image message to pose messages on the CPU, by image size."""
+    result = {}
     for size in SIZES:
-        head, small = messages.header(1, 'camera'), [resized(frame, size) for frame in frames]
-        sent = [(messages.image_message(f.image, head), messages.camera_info_message(f.intrinsics, head))
-                for f in small]
-        whole, watch = Stopwatch('cpu', len(sent)), Stopwatch('cpu', len(sent))
-        for i in range(len(sent) + repetitions):
-            message, info = sent[i % len(sent)]
+        answer = answering(bundle, frames, size)
+        whole, watch = Stopwatch('cpu', len(frames)), Stopwatch('cpu', len(frames))
+        for i in range(len(frames) + repetitions):
             whole.start()
             watch.start()
-            image = messages.read_any_image(message, 'image')
-            intrinsics = messages.read_camera_info(info, 'camera_info', size)
-            watch.lap('reading')
-            found = estimator.estimate(image, intrinsics)
-            watch.lap('estimating')
-            messages.detections_2d_message(found, head)
-            messages.detections_3d_message(found, bundle.objects, head)
-            messages.pose_array_message(found, head)
-            messages.best_poses(found, head)
-            watch.lap('writing')
+            answer(i, watch.lap)
             whole.lap('whole')
         result[f'{size[0]}x{size[1]}'] = {**whole.result(), **watch.result()}
     return result
@@ -238,9 +251,9 @@ def parts(bundle: Bundle, frames: list[Frame], device: str, repetitions: int) ->
         sure = posed.classes.softmax(1).cpu()[torch.arange(len(classes)), classes]
         rows = torch.nonzero((scores * sure).sqrt() >= max(threshold, POSE_SCORE))[:, 0].tolist()
         if rows:
-            estimator.poses(bundle.pose, posed, frame.image, frame.intrinsics, rows, [boxes[r] for r in rows],
-                            [transforms[r] for r in rows], [int(classes[r]) for r in rows], models)
-        watch.lap('poses, from further views too')
+            poses(bundle.pose, posed, frame.image, frame.intrinsics, rows, [boxes[r] for r in rows],
+                  [transforms[r] for r in rows], [int(classes[r]) for r in rows], models)
+        watch.lap('poses, from further views and looks too')
     return {'crops_of_a_picture': round(crops_cut / (len(frames) + repetitions), 2), **watch.result()}
 
 
@@ -298,9 +311,18 @@ def learner_process(bundle: Bundle, frames: list[LabelledFrame], device: str) ->
 
 
 def beside_learner(bundle: Bundle, frames: list[Frame], simulated: list[LabelledFrame], device: str,
-                   repetitions: int) -> Numbers:
-    """Time the estimator with a learner in a second process, off and on in alternating blocks."""
+                   repetitions: int, answers: dict[str, Callable[..., None]]) -> Numbers:
+    """Time the estimator with a learner in a second process, off and on in alternating blocks.
+
+    :param answers: what else takes turns with it by name, called with the number of the picture
+    """
     estimator, watch = Estimator(bundle.copy(), device), Stopwatch(device)
+
+    def array_to_poses(i: int) -> None:
+        frame = frames[i % len(frames)]
+        estimator.estimate(frame.image, frame.intrinsics)
+
+    timed = {'array_to_poses': array_to_poses, **answers}
     steps, seconds = 0, 0.0
     with learner_process(bundle, simulated, device) as switch:
         switch(True)  # its first step is slower than the others
@@ -308,16 +330,17 @@ def beside_learner(bundle: Bundle, frames: list[Frame], simulated: list[Labelled
             on = block % 2 == 1
             before, begin = switch(on), time.perf_counter()
             for i in range(repetitions):
-                frame = frames[i % len(frames)]
-                watch.start()
-                estimator.estimate(frame.image, frame.intrinsics)
-                watch.lap('on' if on else 'off')
+                for name, run in timed.items():
+                    watch.start()
+                    run(i)
+                    watch.lap(f'{name} {on}')
             if on:  # from the end of a step to the end of a step
                 steps += switch(True) - before
                 seconds += time.perf_counter() - begin
     times = watch.result()
-    return {**times, 'on_over_off': over(times['on'], times['off']), 'learner_steps_beside': steps,
-            'seconds_beside': round(seconds, 2)}
+    beside = {name: (times[f'{name} False'], times[f'{name} True']) for name in timed}
+    return {**{name: {'off': off, 'on': on, 'on_over_off': over(on, off)} for name, (off, on) in beside.items()},
+            'learner_steps_beside': steps, 'seconds_beside': round(seconds, 2)}
 
 
 def measure(bundle: Bundle, simulated: list[LabelledFrame], repetitions: int, modes: list[str]) -> Numbers:
@@ -325,8 +348,10 @@ def measure(bundle: Bundle, simulated: list[LabelledFrame], repetitions: int, mo
     frames, found = chosen(bundle, simulated)
     result: Numbers = {
         'pose': bundle.pose.config, 'detector': bundle.detector.config, 'objects_found': found, 'left_out': {}}
+    answers: dict[str, Callable[..., None]] = {}
     try:
-        result['message_to_message'] = message_to_message(bundle.copy(), frames, repetitions)
+        result['message_to_message'] = message_to_message(bundle, frames, repetitions)
+        answers = {'message_to_message_{}x{}'.format(*SIZES[0]): answering(bundle, frames, SIZES[0])}
     except ImportError as error:
         result['left_out']['message_to_message'] = str(error)
     devices = ['cpu', 'cuda'] if torch.cuda.is_available() else ['cpu']
@@ -337,7 +362,8 @@ def measure(bundle: Bundle, simulated: list[LabelledFrame], repetitions: int, mo
         result[device] = {
             'array_to_poses': array_to_poses(bundle, frames, device, repetitions, modes),
             'parts': parts(bundle, frames, device, repetitions),
-            'learner': beside_learner(bundle, frames, simulated, device, repetitions)}
+            'learner': beside_learner(
+                bundle, frames, simulated, device, repetitions, answers if device == 'cpu' else {})}
     return result
 
 
