@@ -344,6 +344,8 @@ TABLES: dict[str, Callable[[], str]] = {
     'usps_long': lambda: classification('usps_long', 'usps'),
     'digits_mnistm': lambda: classification('digits', 'mnistm'),
     'signs': lambda: classification('signs', 'gtsrb'), 'crops_black': lambda: crops('black'),
+    'crops_black_labelled': lambda: crops('black_100_labelled'),
+    'crops_black_unseen': lambda: crops('black_2_unseen'),
     'crops_photographs': lambda: crops('photographs'),
     'pixelda_photographs': lambda: crops('photographs', 'pixelda_photographs'),
     'segmentation': segmentation, 'validators': validators,
