@@ -54,6 +54,7 @@ def test_json_has_every_number_also_where_nothing_is_found(data, weights, tmp_pa
     assert main(['evaluate', '--weights', str(weights), '--data', str(data), '--json', str(out)]) == 0
     scores = json.loads(out.read_text())
     assert (scores['frames'], scores['instances'], sorted(scores['objects'])) == (4, 8, ['obj_000003', 'obj_000007'])
+    assert scores['commit'] and scores['hardware'] and 'command' in scores, 'a number says where it comes from'
     for values in (scores, *scores['objects'].values()):
         assert all(math.isfinite(values[key]) for key in KEYS)
 

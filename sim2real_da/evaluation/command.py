@@ -21,6 +21,7 @@ from sim2real_da.data.pictures import Pictures, load
 from sim2real_da.evaluation.bop_csv import write_csv
 from sim2real_da.evaluation.classification import accuracy
 from sim2real_da.evaluation.metrics import evaluate
+from sim2real_da.evaluation.provenance import provenance
 from sim2real_da.evaluation.report import METRICS, Metric
 from sim2real_da.evaluation.segmentation import score_segmentation
 from sim2real_da.networks.bundle import Bundle
@@ -187,9 +188,9 @@ def score(answers: Sequence[Answer], objects: dict[str, ObjectModel]) -> dict[st
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write numbers, readable; the folder is made where it is missing."""
+    """Write numbers and what made them: command, commit, hardware. The folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n', encoding='utf-8')
+    path.write_text(json.dumps({**provenance(), **content}, indent=2, allow_nan=False) + '\n', encoding='utf-8')
 
 
 def recorded(dataset: BopDataset, bundle: Bundle, ids_file: Path | None = None) -> Iterator[LabelledFrame]:
