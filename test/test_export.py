@@ -83,6 +83,7 @@ def test_the_command_writes_three_files(onnxruntime: Any, tmp_path: Path, capsys
     assert [o['diameter'] for o in told['objects']] == pytest.approx([m.diameter for m in objects.values()])
     assert told['pose']['covariance_factors'] == {'translation': 4.0, 'rotation': 9.0}
     assert told['pose']['representation'] == 'direct'
+    assert told['pose']['looks'] == 1 and any(step.startswith('looks:') for step in told['pose']['steps'])
     for name, count in (('detector', 2), ('pose', 3)):
         session = onnxruntime.InferenceSession(
             tmp_path / 'out' / told[name]['file'], providers=['CPUExecutionProvider'])
