@@ -135,7 +135,7 @@ def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, ta
             runs[recipe].append({**score(bundle, scoring, options.device), **course})
             log.info('%s seed %d: %s', recipe, seed, runs[recipe][-1])
     seen = infomax({'source_only': [source], **bundles}, target)
-    adapted = max((r for r in options.recipes if r != CONTROL), key=lambda r: sum(seen[r].values()))
+    adapted = max((r for r in options.recipes if r != CONTROL), key=lambda r: sum(seen[r].values()), default=None)
     log.info('InfoMax on the stream: %s; adapted is %s', seen, adapted)
     if keep is not None:
         for recipe, name in ((CONTROL, CONTROL), (adapted, 'adapted')):
@@ -211,6 +211,8 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--json', type=Path, help='default: benchmarks/results/lmo*.json')
     options = parser.parse_args()
+    if options.minutes[3] and not any(options.minutes[1:3]):
+        parser.error('--minutes: larger crops go on from a pose network that was trained on small ones')
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     if options.threads:
         torch.set_num_threads(options.threads)

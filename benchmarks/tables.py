@@ -152,11 +152,12 @@ def speed() -> str:
         origins.append(origin(result))
         for weights, found in result['weights'].items():
             whole = [found['message_to_message'][size]['whole'] for size in ('320x240', '640x480')]
-            modes = found['cpu']['array_to_poses']
+            modes, learner = found['cpu']['array_to_poses'], found['cpu']['learner']
+            learner = learner.get('array_to_poses', learner)  # older files timed nothing else beside it
             ratios = [f'{modes[m]["over_fp32"]["p50_ratio"]:.2f}' if m in modes else '–'
                       for m in ('channels_last', 'compile', 'half')]
             lines[weights] = [*(f'{w["p50_ms"]:.0f} / {w["p95_ms"]:.0f} / {w["p99_ms"]:.0f}' for w in whole), *ratios,
-                              f'{found["cpu"]["learner"]["on_over_off"]["p50_ratio"]:.2f}']
+                              f'{learner["on_over_off"]["p50_ratio"]:.2f}']
     columns = ['message to message at 320x240, ms (p50 / p95 / p99)', 'at 640x480', 'channels-last', 'compiled',
                'bfloat16', 'while learning']
     return '\n\n'.join([markdown('weights', columns, lines), *origins])
