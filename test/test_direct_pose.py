@@ -222,10 +222,10 @@ def test_a_network_that_looks_twice_is_trained_on_both_kinds_of_crops():
     network = build_pose_network(1, 'direct', looks=2)
     assert build_pose_network(**network.config).looks == 2
     batcher = PoseBatcher({'box': model}, network, turn=0)
-    boxes = [batcher.batch(frames, np.random.default_rng(seed), 2)[1].of for seed in range(20)]
-    # the size around the pose says what was drawn, at most 16 %; around the box it depends on the rotation
-    again = np.array([float(of.size[1]) for of in boxes])
-    assert np.abs(again + np.log(1.4)).max() <= 0.1601
-    assert np.abs(np.array([of.centre[1].numpy() for of in boxes])).max() <= 0.1 / 1.4 * np.exp(0.16) + 1e-6
+    boxes = [batcher.batch(frames, np.random.default_rng(seed), 2)[1].of for seed in range(40)]
+    # the size around the pose says what was drawn: evenly up to 1.5 times, neither larger nor smaller on average
+    again = np.array([float(of.size[1]) for of in boxes]) + np.log(1.4)
+    assert 0.2 < np.abs(again).max() <= 0.4001 and abs(again.mean()) < 0.1
+    assert np.abs(np.array([of.centre[1].numpy() for of in boxes])).max() <= 0.1 / 1.4 * np.exp(0.4) + 1e-6
     with pytest.raises(ValueError, match='3 looks, expected 1 or 2'):
         build_pose_network(1, 'direct', looks=3)

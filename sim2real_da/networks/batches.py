@@ -196,7 +196,7 @@ class PoseBatcher:
                 if away is not None:
                     box, mask, index = away, None, len(self.names)
             if self.looks > 1 and number % 2 and index < len(self.names):
-                box = _jittered(apparent_box(label.pose, self.objects[label.name], frame.intrinsics), rng)
+                box = _misplaced(apparent_box(label.pose, self.objects[label.name], frame.intrinsics), rng)
             else:
                 box = _jittered(box, rng)
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
@@ -247,6 +247,18 @@ def _jittered(box: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.
     centre = centre + rng.uniform(-0.1, 0.1, 2) * size
     size = size * np.exp(rng.uniform(-0.16, 0.16, 2))
     return np.concatenate([centre - size / 2, centre + size / 2])
+
+
+def _misplaced(square: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return a square as a first pose could have put it: moved by up to a tenth, scaled by up to 1.5 either way.
+
+    That is far more than first poses of simulation err: where crops say how large an object is, that is all a network
+    believes of one that looks unfamiliar, and a second look repeats the error of the first.
+    """
+    centre, side = (square[:2] + square[2:]) / 2, square[2:] - square[:2]
+    centre = centre + rng.uniform(-0.1, 0.1, 2) * side
+    half = side / 2 * np.exp(rng.uniform(-0.4, 0.4))
+    return np.concatenate([centre - half, centre + half])
 
 
 def _empty_box(labelled: LabelledFrame, rng: np.random.Generator) -> NDArray[np.float64] | None:
