@@ -5,8 +5,9 @@
 ``python benchmarks/pose_errors.py --weights W --renders RENDERED_APART --photographs LMO``
 
 The pose network alone, on crops around the true boxes, so that no detector speaks in it. Beside the recall of its poses
-stands what it would be with one part of each pose replaced by the true one. Labels of photographs are read to explain
-a result, and decide nothing.
+stands what it would be with one part of each pose replaced by the true one, and what a network that looks twice makes
+of crops cut around the true pose as if it were nearer or farther: an error of the first look that the second repeats.
+Labels of photographs are read to explain a result, and decide nothing.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from sim2real_da.geometry import quaternion_from_matrix, transform_points
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.estimator import poses, to_tensor
-from sim2real_da.networks.pose import PoseNetwork
+from sim2real_da.networks.pose import PoseNetwork, apparent_box
 from sim2real_da.samples import LabelledFrame, ObjectLabel, ObjectModel, Pose
 
 log = logging.getLogger(__name__)
 VISIBLE = 0.1  # smallest visible fraction of a crop that is asked about, as the recall of the metrics has it
 GOOD = 0.1  # of the diameter
+WRONG = (-0.2, 0.0, 0.2)  # logarithm of how much farther away the pose is that a crop is cut around
 
 
 def posed(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel],
@@ -57,8 +59,37 @@ def posed(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[s
             yield label, objects[label.name], solved[0] if solved else None
 
 
+@torch.inference_mode()
+def repeated(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel],
+             visible: float) -> dict[str, float]:
+    """Return for each wrong depth that a crop is cut for the median of what is wrong with the depth seen in it.
+
+    Both are logarithms of found over true depth: a network that believes the crop repeats the number, one that looks
+    says 0. One crop of each object, without further views.
+    """
+    names, size, seen = list(objects), network.crop_size, {wrong: [] for wrong in WRONG}
+    for labelled in frames:
+        labels = [x for x in labelled.labels if x.visible is None or x.visible >= visible]
+        frame = labelled.frame
+        for wrong in WRONG if labels else ():
+            transforms = []
+            for label in labels:
+                square = apparent_box(label.pose, objects[label.name], frame.intrinsics)
+                middle, half = (square[:2] + square[2:]) / 2, (square[2:] - square[:2]) / 2 * np.exp(-wrong)
+                transforms.append(crop_transform(np.concatenate([middle - half, middle + half]), size))
+            output = network(to_tensor([cut(frame.image, t, size) for t in transforms]))
+            for row, (label, transform) in enumerate(zip(labels, transforms)):
+                model = objects[label.name]
+                (found,) = output.poses([row], [names.index(label.name)], [transform], [model], frame.intrinsics)
+                if found is not None:
+                    middle = (model.minimum + model.size / 2)[None]
+                    depths = [transform_points(middle, pose)[0, 2] for pose in (found[0], label.pose)]
+                    seen[wrong].append(np.log(depths[0] / depths[1]))
+    return {f'{wrong:+.1f}': float(np.median(seen[wrong])) for wrong in WRONG if seen[wrong]}
+
+
 def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
-    """Return errors of rotation (degrees), depth (share of the distance) and across (share of the diameter), and poses.
+    """Return errors of rotation (degrees), depth (share of the distance, signed), across (of the diameter), and poses.
 
     ``poses`` are the pose itself and it with the true depth, rotation or position. Rotations are exchanged about the
     middle of the object's box, and depth is along the true line of sight to it.
@@ -73,7 +104,7 @@ def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
         turn = rotation.matrix()[:3, :3]
         return Pose(quaternion_from_matrix(turn), where - turn @ middle)
 
-    return {'angle_deg': angle_and_position(pose, truth, model)[0], 'depth': abs(depth) / np.linalg.norm(true),
+    return {'angle_deg': angle_and_position(pose, truth, model)[0], 'depth': depth / np.linalg.norm(true),
             'across': np.linalg.norm(across) / model.diameter,
             'poses': {'as_found': pose, 'true_depth': at(pose, place - depth * sight),
                       'true_rotation': at(truth, place), 'true_position': at(pose, true)}}
@@ -81,15 +112,21 @@ def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
 
 @torch.inference_mode()
 def errors(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[str, ObjectModel]) -> dict[str, Any]:
-    """Return medians of the errors and ADD(-S) recalls; a crop without a pose counts for the recalls alone."""
+    """Return medians of the errors and ADD(-S) recalls; a crop without a pose counts for the recalls alone.
+
+    Beside the median size of the depth's error stands its median with the sign (positive: seen too far away), over all
+    crops and by object.
+    """
     network.eval()
     found, good, missing = [], [], 0
+    depths: dict[str, list[float]] = {}
     for label, model, pose in posed(network, frames, objects, VISIBLE):
         if pose is None:
             missing += 1
             continue
         seen = parts(pose, label.pose, model)
-        found.append([seen['angle_deg'], seen['depth'], seen['across']])
+        found.append([seen['angle_deg'], abs(seen['depth']), seen['across'], seen['depth']])
+        depths.setdefault(label.name, []).append(seen['depth'])
         good.append({name: add_or_add_s(changed, label.pose, model) < GOOD * model.diameter
                      for name, changed in seen['poses'].items()})
     if not found:
@@ -97,7 +134,8 @@ def errors(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dict[
     crops = len(found) + missing
     medians = np.median(found, axis=0)
     return {'crops': crops, 'without_pose': missing / crops,
-            'median': dict(zip(('angle_deg', 'depth', 'across'), map(float, medians))),
+            'median': dict(zip(('angle_deg', 'depth', 'across', 'too_far'), map(float, medians))),
+            'too_far': {name: float(np.median(some)) for name, some in sorted(depths.items())},
             'adds_recall': {name: sum(g[name] for g in good) / crops for name in good[0]}}
 
 
@@ -113,11 +151,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     torch.set_num_threads(options.threads)
     bundle, renders = Bundle.load(options.weights), BopDataset(options.renders, 'train')
-    frames = {'renders': (renders.frame(i) for i in renders.ids())}
+    frames = {'renders': [renders.frame(i) for i in renders.ids()]}
     if options.photographs:
         real = BopDataset(options.photographs)
-        frames['photographs'] = (real.frame(i) for i in lmo_split(real.ids())[1])
-    rows = {name: errors(bundle.pose, some, bundle.objects) for name, some in frames.items()}
+        frames['photographs'] = [real.frame(i) for i in lmo_split(real.ids())[1]]
+    rows = {}
+    for name, some in frames.items():
+        rows[name] = errors(bundle.pose, some, bundle.objects)
+        if bundle.pose.looks > 1:
+            rows[name]['repeated'] = repeated(bundle.pose, some, bundle.objects, VISIBLE)
     log.info('%s', json.dumps(rows, indent=1))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -137,10 +137,13 @@ def pose_errors() -> str:
     lines = {}
     for frames, row in result['rows'].items():
         median, recall = row['median'], row['adds_recall']
+        again = row['repeated']
         lines[frames] = [str(row['crops']), f'{median["angle_deg"]:.1f}', f'{100 * median["depth"]:.1f}',
+                         f'{100 * median["too_far"]:+.1f}', f'{100 * (again["+0.2"] - again["-0.2"]) / 0.4:.0f}',
                          f'{100 * median["across"]:.1f}', *(f'{value:.3f}' for value in recall.values())]
-    columns = ['crops', 'median angle, deg', 'median depth error, % of the distance', 'median error across, % of the '
-               'diameter', 'ADD(-S) recall', 'with the true depth', 'with the true rotation', 'with the true position']
+    columns = ['crops', 'median angle, deg', 'median depth error, % of the distance', 'with its sign', 'repeated by a '
+               'second look, %', 'median error across, % of the diameter', 'ADD(-S) recall', 'with the true depth',
+               'with the true rotation', 'with the true position']
     return f'{markdown("poses in", columns, lines)}\n\n{origin(result)}'
 
 

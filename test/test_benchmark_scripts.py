@@ -128,6 +128,22 @@ def test_pose_errors_of_a_network(scripts):
         'as_found', 'true_depth', 'true_rotation', 'true_position'}
 
 
+def test_a_second_look_that_believes_its_crop_repeats_the_first(scripts):
+    class Output:
+        def __init__(self, believes):
+            self.believes = believes
+
+        def poses(self, rows, classes, transforms, models, intrinsics):
+            # a crop is 1.4 times as wide as the object of the pose that it was cut for
+            far = intrinsics.fx * models[0].diameter * math.hypot(*transforms[0][:, 0]) * 1.4 / 64
+            return [(Pose(np.array([0.0, 0, 0, 1]), np.array([0, 0, far if self.believes else 0.5])), np.eye(6))]
+
+    for believes in (True, False):
+        network = type('Network', (), {'crop_size': 64, '__call__': lambda self, crops, b=believes: Output(b)})()
+        found = scripts['pose_errors'].repeated(network, frames(3), {'box': MODEL}, 0.1)
+        assert found == pytest.approx({'-0.2': -0.2 * believes, '+0.0': 0, '+0.2': 0.2 * believes}, abs=1e-6)
+
+
 def test_rank_correlation_and_regret_closed_forms(scripts):
     spearman, regret = scripts['validators'].spearman, scripts['validators'].regret
     truth = [0.1, 0.5, 0.3, 0.9]
