@@ -20,9 +20,12 @@ from sim2real_da.networks.direct_pose import crop_pose, surface_clouds, symmetri
 from sim2real_da.networks.estimator import fit, to_tensor
 from sim2real_da.networks.pose import DenseTargets, DirectTargets, PoseNetwork, PoseTargets, apparent_box
 from sim2real_da.networks.pseudo_labels import PseudoLabels
-from sim2real_da.samples import Frame, LabelledFrame, ObjectModel
+from sim2real_da.samples import Frame, LabelledFrame, ObjectLabel, ObjectModel
 
 Effects = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+#: puts something of another picture in front of an object
+Occlusion = Callable[[NDArray[np.uint8], ObjectLabel, NDArray[np.uint8], np.random.Generator],
+                     tuple[NDArray[np.uint8], ObjectLabel]]
 CROP_VISIBLE = 0.25  # below it an object gives no crop to train on
 LEAST_VISIBLE = 0.1  # below it an object is neither wanted nor counted (the recall of the metrics starts there)
 
@@ -152,13 +155,15 @@ class PoseBatcher:
     :param objects: the label map
     :param turn: crops are turned in the plane by up to this many degrees
     :param effects: applied to every crop
+    :param occlusion: asked for every object, with another of the batch's pictures
     """
 
     def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
-                 device: torch.device | str = 'cpu', effects: Effects | None = None) -> None:
+                 device: torch.device | str = 'cpu', effects: Effects | None = None,
+                 occlusion: Occlusion | None = None) -> None:
         self.names, self.turn, self.device = list(objects), turn, torch.device(device)
         self.crop_size, self.dense, self.effects = network.crop_size, network.targets is DenseTargets, effects
-        self.objects, self.looks = objects, network.looks
+        self.objects, self.looks, self.occlusion = objects, network.looks, occlusion
         models = list(objects.values())
         count = max(len(m.symmetries) for m in models)
         symmetries = np.stack([
@@ -189,7 +194,10 @@ class PoseBatcher:
         images, masks, classes, poses, cameras, transforms = [], [], [], [], [], []
         for number, (labelled, label) in enumerate(chosen):
             frame = labelled.frame
-            index = self.names.index(label.name)
+            index, image = self.names.index(label.name), frame.image
+            if self.occlusion is not None:
+                other = chosen[int(rng.integers(len(chosen)))][0].frame.image
+                image, label = self.occlusion(image, label, other, rng)
             box, mask = label.box, label.mask
             if empty and number % 10 == 9:
                 away = _empty_box(labelled, rng)
@@ -201,7 +209,7 @@ class PoseBatcher:
                 box = _jittered(box, rng)
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
             transform = crop_transform(box, self.crop_size, angle)
-            image = cut(frame.image, transform, self.crop_size)
+            image = cut(image, transform, self.crop_size)
             images.append(self.effects(image, rng) if self.effects else image)
             if self.dense:
                 masks.append(self._mask(mask, transform))
