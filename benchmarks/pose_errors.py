@@ -5,8 +5,8 @@
 ``python benchmarks/pose_errors.py --weights W --renders RENDERED_APART --photographs LMO``
 
 The pose network alone, on crops around the true boxes, so that no detector speaks in it. Beside the recall of its poses
-stands what it would be with one part of each pose replaced by the true one, and what a network that looks twice makes
-of crops cut around the true pose as if it were nearer or farther: an error of the first look that the second repeats.
+stands what it would be with one part of each pose replaced by the true one, and what the network makes of
+crops cut around the true pose as if it were nearer or farther: an error of the first look that the second repeats.
 Labels of photographs are read to explain a result, and decide nothing.
 """
 
@@ -155,11 +155,8 @@ def main() -> None:
     if options.photographs:
         real = BopDataset(options.photographs)
         frames['photographs'] = [real.frame(i) for i in lmo_split(real.ids())[1]]
-    rows = {}
-    for name, some in frames.items():
-        rows[name] = errors(bundle.pose, some, bundle.objects)
-        if bundle.pose.looks > 1:
-            rows[name]['repeated'] = repeated(bundle.pose, some, bundle.objects, VISIBLE)
+    rows = {name: {**errors(bundle.pose, some, bundle.objects),
+                   'repeated': repeated(bundle.pose, some, bundle.objects, VISIBLE)} for name, some in frames.items()}
     log.info('%s', json.dumps(rows, indent=1))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

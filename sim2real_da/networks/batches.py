@@ -27,6 +27,10 @@ Effects = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 Occlusion = Callable[[NDArray[np.uint8], ObjectLabel, NDArray[np.uint8], np.random.Generator],
                      tuple[NDArray[np.uint8], ObjectLabel]]
 CROP_VISIBLE = 0.25  # below it an object gives no crop to train on
+DETECTED = 0.16  # logarithm of how much a side of a detector's box may be wrong in training
+# The same of the squares of a second look, far more than first poses of simulation err: where crops say how large an
+# object is, that is all a network believes of one that looks unfamiliar, and it repeats the first look's error.
+POSED = 0.4
 LEAST_VISIBLE = 0.1  # below it an object is neither wanted nor counted (the recall of the metrics starts there)
 
 
@@ -155,7 +159,7 @@ class PoseBatcher:
     :param objects: the label map
     :param turn: crops are turned in the plane by up to this many degrees
     :param effects: applied to every crop
-    :param occlusion: asked for every object, with another of the batch's pictures
+    :param occlusion: asked for every object that is shown, with another of the batch's pictures
     """
 
     def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
@@ -195,16 +199,16 @@ class PoseBatcher:
         for number, (labelled, label) in enumerate(chosen):
             frame = labelled.frame
             index, image = self.names.index(label.name), frame.image
-            if self.occlusion is not None:
+            away = _empty_box(labelled, rng) if empty and number % 10 == 9 else None
+            if self.occlusion is not None and away is None:
                 other = chosen[int(rng.integers(len(chosen)))][0].frame.image
                 image, label = self.occlusion(image, label, other, rng)
             box, mask = label.box, label.mask
-            if empty and number % 10 == 9:
-                away = _empty_box(labelled, rng)
-                if away is not None:
-                    box, mask, index = away, None, len(self.names)
+            if away is not None:
+                box, mask, index = away, None, len(self.names)
             if self.looks > 1 and number % 2 and index < len(self.names):
-                box = _misplaced(apparent_box(label.pose, self.objects[label.name], frame.intrinsics), rng)
+                square = apparent_box(label.pose, self.objects[label.name], frame.intrinsics)
+                box = _jittered(square, rng, POSED, sides=1)
             else:
                 box = _jittered(box, rng)
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
@@ -249,24 +253,16 @@ class PoseBatcher:
         return DirectTargets(rotation, centre, size, self.cloud[rows], self.turns[rows])
 
 
-def _jittered(box: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a box as a detector could have drawn it: moved by up to a tenth, resized by up to 15 %."""
+def _jittered(box: NDArray[np.float64], rng: np.random.Generator, by: float = DETECTED,
+              sides: int = 2) -> NDArray[np.float64]:
+    """Return a box moved by up to a tenth and resized by up to exp(``by``) either way.
+
+    :param sides: 2: each side by itself, as a detector errs; 1: both alike, as a first pose errs
+    """
     centre, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
     centre = centre + rng.uniform(-0.1, 0.1, 2) * size
-    size = size * np.exp(rng.uniform(-0.16, 0.16, 2))
+    size = size * np.exp(rng.uniform(-by, by, sides))
     return np.concatenate([centre - size / 2, centre + size / 2])
-
-
-def _misplaced(square: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return a square as a first pose could have put it: moved by up to a tenth, scaled by up to 1.5 either way.
-
-    That is far more than first poses of simulation err: where crops say how large an object is, that is all a network
-    believes of one that looks unfamiliar, and a second look repeats the error of the first.
-    """
-    centre, side = (square[:2] + square[2:]) / 2, square[2:] - square[:2]
-    centre = centre + rng.uniform(-0.1, 0.1, 2) * side
-    half = side / 2 * np.exp(rng.uniform(-0.4, 0.4))
-    return np.concatenate([centre - half, centre + half])
 
 
 def _empty_box(labelled: LabelledFrame, rng: np.random.Generator) -> NDArray[np.float64] | None:
