@@ -7,6 +7,8 @@
 The pose network alone, on crops around the true boxes, so that no detector speaks in it. Beside the recall of its poses
 stands what it would be with one part of each pose replaced by the true one, and what the network makes of
 crops cut around the true pose as if it were nearer or farther: an error of the first look that the second repeats.
+Photographs come thrice: as they are, with their labelled objects drawn over them by the renderer, and with grey around
+the objects. Where drawn objects err less it is the look of the real ones that is unfamiliar.
 Labels of photographs are read to explain a result, and decide nothing.
 """
 
@@ -16,6 +18,7 @@ import argparse
 import json
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +35,14 @@ from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.estimator import poses, to_tensor
 from sim2real_da.networks.pose import PoseNetwork, apparent_box
 from sim2real_da.samples import LabelledFrame, ObjectLabel, ObjectModel, Pose
+from sim2real_da.simulation.objects import bop_objects
+from sim2real_da.simulation.pose_masks import PoseMasks
 
 log = logging.getLogger(__name__)
 VISIBLE = 0.1  # smallest visible fraction of a crop that is asked about, as the recall of the metrics has it
 GOOD = 0.1  # of the diameter
+FACES = 20000  # of a drawn object's mesh
+GREY = np.uint8(120)
 WRONG = (-0.2, 0.0, 0.2)  # logarithm of how much farther away the pose is that a crop is cut around
 
 
@@ -155,6 +162,14 @@ def main() -> None:
     if options.photographs:
         real = BopDataset(options.photographs)
         frames['photographs'] = [real.frame(i) for i in lmo_split(real.ids())[1]]
+        # what the network makes of them when a part of the picture is no photograph
+        painter = PoseMasks(bop_objects(options.photographs, FACES))
+        drawn = [painter.drawn(labelled) for labelled in frames['photographs']]
+        painter.close()
+        frames['objects drawn'] = drawn
+        frames['grey around'] = [LabelledFrame(replace(real.frame, image=np.where(
+            np.any([x.mask for x in masked.labels], axis=0)[..., None], real.frame.image, GREY)), real.labels)
+            for real, masked in zip(frames['photographs'], drawn)]
     rows = {name: {**errors(bundle.pose, some, bundle.objects),
                    'repeated': repeated(bundle.pose, some, bundle.objects, VISIBLE)} for name, some in frames.items()}
     log.info('%s', json.dumps(rows, indent=1))

@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.occlusion import occluded
+from sim2real_da.data.recolouring import recoloured
 from sim2real_da.networks.backbones import EfficientNetLite0
 from sim2real_da.networks.batches import CROP_VISIBLE, PoseBatcher, detector_batch
 from sim2real_da.networks.bundle import Bundle
@@ -219,7 +220,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         getattr(bundle, name).to(memory_format=torch.channels_last).train()
     networks = shared_networks(bundle, plan.networks, world)
     effects = camera_effects if plan.effects else None
-    batcher = PoseBatcher(bundle.objects, bundle.pose, plan.turn, device, effects, occluded)
+    batcher = PoseBatcher(bundle.objects, bundle.pose, plan.turn, device, effects, occluded, recoloured)
     parameters = [p for network in networks.values() for p in network.parameters() if p.requires_grad]
     groups = parameter_groups([getattr(bundle, name) for name in plan.networks], plan.rate, plan.pretrained)
     optimiser = torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)

@@ -90,6 +90,23 @@ def test_masks_from_poses_are_those_of_the_simulator(drawn):
     masks.close()
 
 
+def test_objects_are_drawn_over_a_picture_where_they_are(drawn):
+    from sim2real_da.simulation.pose_masks import PoseMasks
+
+    objects, frames = drawn
+    masks, pink = PoseMasks(objects), np.full_like(frames[0].frame.image, (255, 0, 255))
+    labelled = LabelledFrame(replace(frames[0].frame, image=pink), frames[0].labels)
+    painted = masks.drawn(labelled)
+    on = np.any([label.mask for label in painted.labels], axis=0)
+    assert (painted.frame.image[~on] == pink[~on]).all() and (pink == (255, 0, 255)).all()
+    assert (painted.frame.image[on] != pink[on]).any(axis=1).mean() > 0.99
+    for label, other in zip(painted.labels, masks.masked(labelled).labels):
+        np.testing.assert_array_equal(label.mask, other.mask)
+    empty = LabelledFrame(labelled.frame, ())
+    assert masks.drawn(empty).frame.image is pink
+    masks.close()
+
+
 def test_labels_that_cannot_be_drawn_are_named(drawn):
     from sim2real_da.simulation.pose_masks import PoseMasks
 

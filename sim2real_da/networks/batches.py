@@ -26,6 +26,8 @@ Effects = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 #: puts something of another picture in front of an object
 Occlusion = Callable[[NDArray[np.uint8], ObjectLabel, NDArray[np.uint8], np.random.Generator],
                      tuple[NDArray[np.uint8], ObjectLabel]]
+#: changes colours in a crop, given how much of each of its pixels shows the object (0..255)
+Recolouring = Callable[[NDArray[np.uint8], NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 CROP_VISIBLE = 0.25  # below it an object gives no crop to train on
 DETECTED = 0.16  # logarithm of how much a side of a detector's box may be wrong in training
 # The same of the squares of a second look, far more than first poses of simulation err: where crops say how large an
@@ -160,14 +162,16 @@ class PoseBatcher:
     :param turn: crops are turned in the plane by up to this many degrees
     :param effects: applied to every crop
     :param occlusion: asked for every object that is shown, with another of the batch's pictures
+    :param recolouring: asked for every crop of an object that has a mask
     """
 
     def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
                  device: torch.device | str = 'cpu', effects: Effects | None = None,
-                 occlusion: Occlusion | None = None) -> None:
+                 occlusion: Occlusion | None = None, recolouring: Recolouring | None = None) -> None:
         self.names, self.turn, self.device = list(objects), turn, torch.device(device)
         self.crop_size, self.dense, self.effects = network.crop_size, network.targets is DenseTargets, effects
         self.objects, self.looks, self.occlusion = objects, network.looks, occlusion
+        self.recolouring = recolouring
         models = list(objects.values())
         count = max(len(m.symmetries) for m in models)
         symmetries = np.stack([
@@ -214,6 +218,8 @@ class PoseBatcher:
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
             transform = crop_transform(box, self.crop_size, angle)
             image = cut(image, transform, self.crop_size)
+            if self.recolouring is not None and mask is not None:
+                image = self.recolouring(image, cut(mask.astype(np.uint8) * 255, transform, self.crop_size), rng)
             images.append(self.effects(image, rng) if self.effects else image)
             if self.dense:
                 masks.append(self._mask(mask, transform))

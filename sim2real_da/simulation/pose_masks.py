@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Visible masks of labelled objects, drawn from their poses: ground truth for segmentation where there are only poses.
+"""Labelled objects drawn at their poses: masks for segmentation where there are only poses, and the objects themselves.
 
 The objects stand at their poses before the photograph's camera, alone: what they hide of each other is hidden, what
 hides them without being labelled (a hand, other things, the table's edge) is missed, and the masks are as exact as
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from sim2real_da.samples import Intrinsics, LabelledFrame
@@ -36,6 +37,25 @@ class PoseMasks:
 
         :raises ValueError: for an object that is not known, or one that is there twice
         """
+        _, seen = self._placed(labelled)
+        return LabelledFrame(labelled.frame, tuple(
+            replace(label, mask=np.asarray(seen == self._names.index(label.name))) for label in labelled.labels))
+
+    def drawn(self, labelled: LabelledFrame) -> LabelledFrame:
+        """Return the frame with every pixel of its objects, and masks, as the renderer draws them at their poses.
+
+        The light is one plain lamp, not the photograph's.
+
+        :raises ValueError: as :meth:`masked` does
+        """
+        world, seen = self._placed(labelled)
+        masks = [np.asarray(seen == self._names.index(label.name)) for label in labelled.labels]
+        image = np.where(np.any(masks, axis=0)[..., None], world.draw(), labelled.frame.image) if masks else None
+        return LabelledFrame(labelled.frame if image is None else replace(labelled.frame, image=image),
+                             tuple(replace(label, mask=mask) for label, mask in zip(labelled.labels, masks)))
+
+    def _placed(self, labelled: LabelledFrame) -> tuple[World, NDArray[np.int64]]:
+        """Return the world with the objects at their poses, and which of them each pixel shows."""
         names = [label.name for label in labelled.labels]
         if unknown := sorted(set(names) - set(self._names)):
             raise ValueError(f'masks: object {unknown[0]!r} is not known, expected one of {self._names}')
@@ -50,9 +70,7 @@ class PoseMasks:
             world.place(self._names.index(label.name), OPTICAL @ pose[:3, 3],
                         Rotation.from_matrix(OPTICAL @ pose[:3, :3]))
         world.refresh()
-        seen = world.instances()
-        return LabelledFrame(labelled.frame, tuple(
-            replace(label, mask=np.asarray(seen == self._names.index(label.name))) for label in labelled.labels))
+        return world, world.instances()
 
     def _camera(self, intrinsics: Intrinsics) -> World:
         if self._world is None:
