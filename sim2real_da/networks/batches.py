@@ -26,8 +26,9 @@ Effects = Callable[[NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
 #: puts something of another picture in front of an object
 Occlusion = Callable[[NDArray[np.uint8], ObjectLabel, NDArray[np.uint8], np.random.Generator],
                      tuple[NDArray[np.uint8], ObjectLabel]]
-#: changes colours in a crop, given how much of each of its pixels shows the object (0..255)
-Recolouring = Callable[[NDArray[np.uint8], NDArray[np.uint8], np.random.Generator], NDArray[np.uint8]]
+#: changes colours in a crop, given how much of each of its pixels shows the object (0..255), and another picture
+Recolouring = Callable[[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], np.random.Generator],
+                       NDArray[np.uint8]]
 CROP_VISIBLE = 0.25  # below it an object gives no crop to train on
 DETECTED = 0.16  # logarithm of how much a side of a detector's box may be wrong in training
 # The same of the squares of a second look, far more than first poses of simulation err: where crops say how large an
@@ -162,7 +163,7 @@ class PoseBatcher:
     :param turn: crops are turned in the plane by up to this many degrees
     :param effects: applied to every crop
     :param occlusion: asked for every object that is shown, with another of the batch's pictures
-    :param recolouring: asked for every crop of an object that has a mask
+    :param recolouring: asked for every crop of an object that has a mask, with another of the batch's pictures
     """
 
     def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
@@ -205,8 +206,7 @@ class PoseBatcher:
             index, image = self.names.index(label.name), frame.image
             away = _empty_box(labelled, rng) if empty and number % 10 == 9 else None
             if self.occlusion is not None and away is None:
-                other = chosen[int(rng.integers(len(chosen)))][0].frame.image
-                image, label = self.occlusion(image, label, other, rng)
+                image, label = self.occlusion(image, label, _picture_of(chosen, rng), rng)
             box, mask = label.box, label.mask
             if away is not None:
                 box, mask, index = away, None, len(self.names)
@@ -219,7 +219,8 @@ class PoseBatcher:
             transform = crop_transform(box, self.crop_size, angle)
             image = cut(image, transform, self.crop_size)
             if self.recolouring is not None and mask is not None:
-                image = self.recolouring(image, cut(mask.astype(np.uint8) * 255, transform, self.crop_size), rng)
+                shown = cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
+                image = self.recolouring(image, shown, _picture_of(chosen, rng), rng)
             images.append(self.effects(image, rng) if self.effects else image)
             if self.dense:
                 masks.append(self._mask(mask, transform))
@@ -257,6 +258,11 @@ class PoseBatcher:
         made = crop_pose(poses, cameras, transforms, self.middles[which], self.diameters[which], self.crop_size)
         rotation, centre, size = (torch.from_numpy(a).float().to(self.device) for a in made)
         return DirectTargets(rotation, centre, size, self.cloud[rows], self.turns[rows])
+
+
+def _picture_of(pairs: Sequence[tuple[LabelledFrame, ObjectLabel]], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return one of the pictures."""
+    return pairs[int(rng.integers(len(pairs)))][0].frame.image
 
 
 def _jittered(box: NDArray[np.float64], rng: np.random.Generator, by: float = DETECTED,
