@@ -40,7 +40,8 @@ def recoloured(crop: NDArray[np.uint8], mask: NDArray[np.uint8], other: NDArray[
         on = on * np.exp(_patches(crop.shape[:2], LIGHTER, 1, rng) + _patches(crop.shape[:2], TINTED, 3, rng))
     if around_too:
         elsewhere = rng.random() < 0.5
-        around, counts = (_piece(other, crop.shape[:2], rng), np.ones_like(share)) if elsewhere else (picture, 1 - share)
+        around = _piece(other, crop.shape[:2], rng) if elsewhere else picture
+        counts = np.ones_like(share) if elsewhere else 1 - share
         around = _contrast(around, counts, float(rng.uniform(*CONTRAST_AROUND)))
         if elsewhere and rng.random() < 0.5:
             around = around + _mean(on, share) - around.mean(axis=(0, 1))
