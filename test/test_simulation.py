@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -235,6 +237,23 @@ def test_two_simulators_at_once_do_not_disturb_each_other() -> None:
     del two
     assert one.sample().frame.image.std() > 5
     one.close()
+
+
+def test_a_program_that_does_not_close_its_simulator_ends_quietly() -> None:
+    program = """
+import weakref
+class Kept:
+    pass
+kept = Kept()
+weakref.finalize(kept, print, end='')  # as torch does on import: what ends at exit is set up before the display
+from sim2real_da.samples import Intrinsics
+from sim2real_da.simulation.objects import load_objects
+from sim2real_da.simulation.simulator import Simulator
+simulator = Simulator(load_objects('tools'), Intrinsics(64, 48, 60.0, 60.0, 31.5, 23.5))
+simulator.sample()
+"""
+    ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, '')
 
 
 def test_camera_can_change_while_running(bench: Simulator) -> None:

@@ -208,6 +208,7 @@ class World:
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         # left to itself MuJoCo frees its names in whatever GL context is current, which may be another world's
         self._release = weakref.finalize(self, _release, self._gl, self._context)
+        self._release.atexit = False  # by then the display may be gone, and the process frees what it held
 
     def place(self, body: int, position: ArrayLike, rotation: Rotation) -> None:
         """Put a body at a world pose, shown and at rest."""
