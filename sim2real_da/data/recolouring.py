@@ -39,7 +39,7 @@ def recoloured(crop: NDArray[np.uint8], mask: NDArray[np.uint8], other: NDArray[
         on = _contrast(picture, share, float(rng.uniform(*CONTRAST_ON)))
         on = on * np.exp(_patches(crop.shape[:2], LIGHTER, 1, rng) + _patches(crop.shape[:2], TINTED, 3, rng))
     if around_too:
-        elsewhere = rng.random() < 0.5
+        elsewhere = mask.any() and rng.random() < 0.5  # an empty crop stays one: other pictures show objects
         around = _piece(other, crop.shape[:2], rng) if elsewhere else picture
         counts = np.ones_like(share) if elsewhere else 1 - share
         around = _contrast(around, counts, float(rng.uniform(*CONTRAST_AROUND)))

@@ -163,7 +163,7 @@ class PoseBatcher:
     :param turn: crops are turned in the plane by up to this many degrees
     :param effects: applied to every crop
     :param occlusion: asked for every object that is shown, with another of the batch's pictures
-    :param recolouring: asked for every crop of an object that has a mask, with another of the batch's pictures
+    :param recolouring: asked for every crop of a frame that has masks, with another of the batch's pictures
     """
 
     def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
@@ -209,7 +209,9 @@ class PoseBatcher:
                 image, label = self.occlusion(image, label, _picture_of(chosen, rng), rng)
             box, mask = label.box, label.mask
             if away is not None:
-                box, mask, index = away, None, len(self.names)
+                # nothing of it shows the object, and its surroundings change as those of objects do
+                box, index = away, len(self.names)
+                mask = None if mask is None else np.zeros_like(mask)
             if self.looks > 1 and number % 2 and index < len(self.names):
                 square = apparent_box(label.pose, self.objects[label.name], frame.intrinsics)
                 box = _jittered(square, rng, POSED, sides=1)
