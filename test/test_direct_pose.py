@@ -147,6 +147,29 @@ def test_a_batch_and_its_labels_agree():
     assert abs(float(bright[1] - centre[0])) < 3 and abs(float(bright[0] - centre[1])) < 3
 
 
+def test_colours_change_in_every_crop_with_what_shows_the_object():
+    model, asked = box_model('box'), []
+
+    def grey(crop, mask, other, rng):
+        asked.append((crop, mask, other))
+        return np.full_like(crop, 128)
+
+    frames = [labelled_frame(np.random.default_rng(n), model, Pose(POSE.quaternion, np.array([0.0, 0, 0.6])))
+              for n in range(10)]
+    batcher = PoseBatcher({'box': model}, DirectPoseNetwork(1), turn=45, recolouring=grey)
+    crops, targets = batcher.batch(frames, np.random.default_rng(1), 10)
+    assert len(asked) == 10 and float(crops.min()) == float(crops.max()) == pytest.approx(128 / 255)
+    assert targets.classes.tolist() == [0] * 9 + [1]
+    for (crop, mask, other), kind in zip(asked, targets.classes.tolist()):
+        white = crop.min(axis=2) > 250
+        assert ((mask > 127) & white).sum() > 0.9 * white.sum() if kind == 0 else not mask.any()
+        assert any(other is x.frame.image for x in frames)
+    # without masks nothing is known of what is object and what is not
+    bare = [replace(x, labels=tuple(replace(label, mask=None) for label in x.labels)) for x in frames]
+    batcher.batch(bare, np.random.default_rng(1), 10)
+    assert len(asked) == 10
+
+
 def test_the_mean_of_poses_counts_symmetric_ones_as_alike():
     half_turn = np.stack([np.eye(4), np.diag([-1.0, -1, 1, 1])])
     plain = box_model('box')
