@@ -8,6 +8,7 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. A test fai
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -279,9 +280,23 @@ def task_rows(benchmark: str, task: str) -> tuple[dict[str, Any], str]:
     first = ('source_only', 'source_continued')
     order = [*(r for r in first if r in rows), *(r for r in rows if r not in (*first, 'target_only')),
              *(r for r in rows if r == 'target_only')]
-    about = '; '.join(f'{name}: {(n := len(next(iter(r["tasks"][task].values()))["runs"]))} seed{"s" * (n != 1)}, '
-                      f'{r["source_steps"]} + {r["steps"]} steps, {origin(r)}' for name, r in where.items())
-    return {row: rows[row] for row in order}, '\n\n' + about
+    return {row: rows[row] for row in order}, '\n\n' + _origins(where, task)
+
+
+def _origins(files: dict[str, dict[str, Any]], task: str) -> str:
+    """Return seeds, steps and :func:`origin` of every file; of several, what their commands begin with once."""
+    def about(result: dict[str, Any]) -> str:
+        runs = len(next(iter(result['tasks'][task].values()))['runs'])
+        return f'{runs} seed{"s" * (runs != 1)}, {result["source_steps"]} + {result["steps"]} steps'
+
+    if len(files) == 1:
+        ((name, result),) = files.items()
+        return f'{name}: {about(result)}, {origin(result)}'
+    begin = os.path.commonprefix([result['command'].split() for result in files.values()])
+    rest = {name: {**result, 'command': ' '.join(['…', *result['command'].split()[len(begin):]])}
+            for name, result in files.items()}
+    lines = [f'- {name}: {about(result)}, {origin(result)}' for name, result in rest.items()]
+    return '\n'.join([f'`{" ".join(begin)} …`:', '', *lines])
 
 
 def crops(task: str, benchmark: str = 'crops') -> str:
