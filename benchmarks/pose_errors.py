@@ -7,9 +7,9 @@
 The pose network alone, on crops around the true boxes, so that no detector speaks in it. Beside the recall of its poses
 stands what it would be with one part of each pose replaced by the true one, and what the network makes of
 crops cut around the true pose as if it were nearer or farther: an error of the first look that the second repeats.
-Photographs come thrice: as they are, with their labelled objects drawn over them by the renderer, and with grey around
-the objects. Where drawn objects err less it is the look of the real ones that is unfamiliar.
-Labels of photographs are read to explain a result, and decide nothing.
+Crops of photographs in which next to nothing hides the object come twice more: with the labelled objects drawn over
+them by the renderer, and with grey around the objects. Where drawn objects err less, the real ones look unfamiliar.
+Labels of photographs are read to explain a result; what was changed because of it is said in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from sim2real_da.simulation.pose_masks import PoseMasks
 log = logging.getLogger(__name__)
 VISIBLE = 0.1  # smallest visible fraction of a crop that is asked about, as the recall of the metrics has it
 GOOD = 0.1  # of the diameter
+FULL = 0.9  # visible fraction of what is drawn: what hides an object without a label would vanish behind the drawing
 FACES = 20000  # of a drawn object's mesh
 GREY = np.uint8(120)
 WRONG = (-0.2, 0.0, 0.2)  # logarithm of how much farther away the pose is that a crop is cut around
@@ -166,10 +167,11 @@ def main() -> None:
         painter = PoseMasks(bop_objects(options.photographs, FACES))
         drawn = [painter.drawn(labelled) for labelled in frames['photographs']]
         painter.close()
-        frames['objects drawn'] = drawn
-        frames['grey around'] = [LabelledFrame(replace(real.frame, image=np.where(
+        grey = [LabelledFrame(replace(real.frame, image=np.where(
             np.any([x.mask for x in masked.labels], axis=0)[..., None], real.frame.image, GREY)), real.labels)
             for real, masked in zip(frames['photographs'], drawn)]
+        for name, some in (('in full view', frames['photographs']), ('objects drawn', drawn), ('grey around', grey)):
+            frames[name] = [replace(x, labels=tuple(y for y in x.labels if (y.visible or 0) >= FULL)) for x in some]
     rows = {name: {**errors(bundle.pose, some, bundle.objects),
                    'repeated': repeated(bundle.pose, some, bundle.objects, VISIBLE)} for name, some in frames.items()}
     log.info('%s', json.dumps(rows, indent=1))

@@ -293,6 +293,8 @@ def _origins(files: dict[str, dict[str, Any]], task: str) -> str:
         ((name, result),) = files.items()
         return f'{name}: {about(result)}, {origin(result)}'
     begin = os.path.commonprefix([result['command'].split() for result in files.values()])
+    while begin and begin[-1].startswith('--'):  # an option stays with its value
+        begin.pop()
     rest = {name: {**result, 'command': ' '.join(['…', *result['command'].split()[len(begin):]])}
             for name, result in files.items()}
     lines = [f'- {name}: {about(result)}, {origin(result)}' for name, result in rest.items()]

@@ -3,10 +3,10 @@
 """Colours of an object and of what is around it as an augmentation: a scanned mesh wears those of its scanning.
 
 Light from the turntable on the base, a lid where the object is open, highlights baked in: a network takes them for
-landmarks that the real object lacks. So colours change from place to place on the object, their contrast with them,
-and the surroundings get the contrast of a printed page, or are those of another picture, half of the time in the
-object's own colour, where its outline is hard to see. Shape and outline stay (domain randomisation, Tobin et al., IROS
-2017, of a picture that is already rendered).
+landmarks that the real object lacks. So colours change from place to place on the object, and so does its contrast; the
+surroundings get the contrast of a printed page, or are those of another picture, half of the time in the object's own
+colour, where its outline is hard to see. Shape and outline stay (domain randomisation, Tobin et al., IROS 2017, of a
+picture that is already rendered).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 OFTEN = 0.7  # how often the object is changed, and, by itself, what is around it
-PATCHES = 2, 7  # fewest and, exclusive, most patches across the picture whose colours change alike
+PATCHES = 2, 6  # fewest and most patches across the picture whose colours change alike
 LIGHTER, TINTED = 0.35, 0.12  # standard deviation of a patch's logarithmic brightness, and of each channel's on top
 CONTRAST_ON, CONTRAST_AROUND = (-0.9, 0.4), (-0.4, 1.0)  # logarithm, from..to, around the mean colour
 PIECE = 0.15, 0.8  # side of what is cut from another picture, of that picture's shorter side
@@ -69,6 +69,6 @@ def _piece(other: NDArray[np.uint8], size: tuple[int, int], rng: np.random.Gener
 
 def _patches(size: tuple[int, int], deviation: float, channels: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Return a smooth random map ``(height, width, channels)``."""
-    count = int(rng.integers(*PATCHES))
+    count = int(rng.integers(*PATCHES, endpoint=True))
     coarse = rng.normal(0, deviation, (count, count, channels)).astype(np.float32)
     return np.asarray(cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)).reshape(*size, channels)

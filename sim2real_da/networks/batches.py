@@ -162,8 +162,8 @@ class PoseBatcher:
     :param objects: the label map
     :param turn: crops are turned in the plane by up to this many degrees
     :param effects: applied to every crop
-    :param occlusion: asked for every object that is shown, with another of the batch's pictures
-    :param recolouring: asked for every crop of a frame that has masks, with another of the batch's pictures
+    :param occlusion: asked for every object that is shown, with one of the batch's pictures
+    :param recolouring: asked for every crop of a frame that has masks, with one of the batch's pictures
     """
 
     def __init__(self, objects: dict[str, ObjectModel], network: PoseNetwork, turn: float = 20.0,
@@ -209,7 +209,7 @@ class PoseBatcher:
                 image, label = self.occlusion(image, label, _picture_of(chosen, rng), rng)
             box, mask = label.box, label.mask
             if away is not None:
-                # nothing of it shows the object, and its surroundings change as those of objects do
+                # nothing of it shows the object, and it gets other contrast as the surroundings of objects do
                 box, index = away, len(self.names)
                 mask = None if mask is None else np.zeros_like(mask)
             if self.looks > 1 and number % 2 and index < len(self.names):
@@ -220,12 +220,14 @@ class PoseBatcher:
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
             transform = crop_transform(box, self.crop_size, angle)
             image = cut(image, transform, self.crop_size)
-            if self.recolouring is not None and mask is not None:
+            shown = None
+            if mask is not None and (self.dense or self.recolouring is not None):
                 shown = cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
+            if self.recolouring is not None and shown is not None:
                 image = self.recolouring(image, shown, _picture_of(chosen, rng), rng)
             images.append(self.effects(image, rng) if self.effects else image)
             if self.dense:
-                masks.append(self._mask(mask, transform))
+                masks.append(self._mask(shown))
             classes.append(index)
             poses.append(label.pose.matrix())
             cameras.append(frame.intrinsics.matrix())
@@ -237,11 +239,10 @@ class PoseBatcher:
         own = self._dense(rows, *views, masks) if self.dense else self._direct(rows, *views)
         return to_tensor(images, self.device), PoseTargets(indices, own)
 
-    def _mask(self, mask: NDArray[np.bool_] | None, transform: NDArray[np.float64]) -> NDArray[np.float32]:
+    def _mask(self, shown: NDArray[np.uint8] | None) -> NDArray[np.float32]:
         side = self.crop_size // CELL
-        if mask is None:
+        if shown is None:
             return np.full((side, side), -1, np.float32)
-        shown = cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
         share = cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA)
         return (share > 127).astype(np.float32)
 

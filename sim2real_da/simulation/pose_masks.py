@@ -22,7 +22,7 @@ from sim2real_da.simulation.world import OPTICAL, RoomTextures, World
 
 
 class PoseMasks:
-    """Draws masks; needs the renderer.
+    """Draws objects and their masks; needs the renderer.
 
     :param objects: all that labels may name
     """
@@ -48,10 +48,12 @@ class PoseMasks:
 
         :raises ValueError: as :meth:`masked` does
         """
+        if not labelled.labels:
+            return labelled
         world, seen = self._placed(labelled)
         masks = [np.asarray(seen == self._names.index(label.name)) for label in labelled.labels]
-        image = np.where(np.any(masks, axis=0)[..., None], world.draw(), labelled.frame.image) if masks else None
-        return LabelledFrame(labelled.frame if image is None else replace(labelled.frame, image=image),
+        image = np.where(np.any(masks, axis=0)[..., None], world.draw(), labelled.frame.image)
+        return LabelledFrame(replace(labelled.frame, image=image),
                              tuple(replace(label, mask=mask) for label, mask in zip(labelled.labels, masks)))
 
     def _placed(self, labelled: LabelledFrame) -> tuple[World, NDArray[np.int64]]:
