@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,11 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
     class Development(BopDataset):
         def ids(self) -> list[int]:
             return ids
+
+        def frame(self, frame_id: int) -> LabelledFrame:
+            # some copies of the set come with masks: the bound is the same for all
+            labelled = super().frame(frame_id)
+            return replace(labelled, labels=tuple(replace(label, mask=None) for label in labelled.labels))
 
     bundle = source.copy()
     for network in ('detector', 'pose'):
