@@ -301,12 +301,9 @@ def _origins(files: dict[str, dict[str, Any]], task: str) -> str:
     return '\n'.join([f'`{" ".join(begin)} …`:', '', *lines])
 
 
-def crops(task: str, benchmark: str = 'crops') -> str:
-    """Return the rows of the benchmark ``crops`` for one background, with PixelDA's own figures.
-
-    :param benchmark: how the files' names begin
-    """
-    rows, about = task_rows(benchmark, task)
+def crops(task: str) -> str:
+    """Return the rows of the benchmark ``crops`` for one background, with PixelDA's own figures."""
+    rows, about = task_rows('crops', task)
     lines = {}
     for row, values in rows.items():
         published = PUBLISHED_CROPS.get(task, {}).get(row)
@@ -350,6 +347,8 @@ def _gain(rows: dict[str, Any], row: str, key: str, least: float) -> str:
     sign = -1 if key.endswith('deg') else 1
     base = max(sign * _mean(rows[r][key]) for r in controls)
     distance = sign * _mean(rows['target_only'][key]) - base
+    if distance <= 0:
+        return 'nothing to gain'
     if distance < least:
         amount = f'{distance:.1f} degrees' if sign < 0 else f'{100 * distance:.1f} points'
         return f'not reported ({amount} to gain)'
@@ -368,7 +367,6 @@ TABLES: dict[str, Callable[[], str]] = {
     'crops_black_labelled': lambda: crops('black_100_labelled'),
     'crops_black_unseen': lambda: crops('black_2_unseen'),
     'crops_photographs': lambda: crops('photographs'),
-    'pixelda_photographs': lambda: crops('photographs', 'pixelda_photographs'),
     'segmentation': segmentation, 'validators': validators,
     'objectives': costs, 'speed': speed, 'soak': soak, 'faults': faults,
     'grasps': grasps,
