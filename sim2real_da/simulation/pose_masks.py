@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from sim2real_da.samples import Intrinsics, LabelledFrame
+from sim2real_da.samples import Intrinsics, LabelledFrame, ObjectLabel
 from sim2real_da.simulation.objects import SimObject
 from sim2real_da.simulation.world import OPTICAL, RoomTextures, World
 
@@ -38,8 +38,7 @@ class PoseMasks:
         :raises ValueError: for an object that is not known, or one that is there twice
         """
         _, seen = self._placed(labelled)
-        return LabelledFrame(labelled.frame, tuple(
-            replace(label, mask=np.asarray(seen == self._names.index(label.name))) for label in labelled.labels))
+        return LabelledFrame(labelled.frame, self._with_masks(labelled, seen))
 
     def drawn(self, labelled: LabelledFrame) -> LabelledFrame:
         """Return the frame with every pixel of its objects, and masks, as the renderer draws them at their poses.
@@ -51,13 +50,15 @@ class PoseMasks:
         if not labelled.labels:
             return labelled
         world, seen = self._placed(labelled)
-        masks = [np.asarray(seen == self._names.index(label.name)) for label in labelled.labels]
-        image = np.where(np.any(masks, axis=0)[..., None], world.draw(), labelled.frame.image)
-        return LabelledFrame(replace(labelled.frame, image=image),
-                             tuple(replace(label, mask=mask) for label, mask in zip(labelled.labels, masks)))
+        image = np.where((seen >= 0)[..., None], world.draw(), labelled.frame.image)
+        return LabelledFrame(replace(labelled.frame, image=image), self._with_masks(labelled, seen))
+
+    def _with_masks(self, labelled: LabelledFrame, seen: NDArray[np.int64]) -> tuple[ObjectLabel, ...]:
+        return tuple(
+            replace(label, mask=np.asarray(seen == self._names.index(label.name))) for label in labelled.labels)
 
     def _placed(self, labelled: LabelledFrame) -> tuple[World, NDArray[np.int64]]:
-        """Return the world with the objects at their poses, and which of them each pixel shows."""
+        """Return the world with the objects at their poses, and the object that each pixel shows, -1 where none."""
         names = [label.name for label in labelled.labels]
         if unknown := sorted(set(names) - set(self._names)):
             raise ValueError(f'masks: object {unknown[0]!r} is not known, expected one of {self._names}')
