@@ -32,12 +32,12 @@ def main(results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
                     made.append(images / f'neighbours_{task}_{method}.png')
                     neighbours.draw(found['neighbours'], made[-1])
     courses: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for benchmark in ('digits', 'usps_long', 'signs', 'crops'):
+    for benchmark in ('digits', 'usps_long', 'signs', 'gtsrb_long', 'crops'):
         for path in sorted(results.glob(f'{benchmark}*.json')):
             for task, rows in json.loads(path.read_text(encoding='utf-8'))['tasks'].items():
                 for method, row in rows.items():
                     if accuracy_curves(row['runs'][0]['course']):
-                        name = benchmark if benchmark == 'usps_long' else task
+                        name = benchmark if benchmark.endswith('_long') else task
                         courses.setdefault(name, {})[method] = row['runs'][0]['course']
     for task, histories in courses.items():
         made.append(images / f'discriminators_{task}.png')

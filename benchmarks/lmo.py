@@ -30,6 +30,7 @@ from provenance import provenance
 from sim2real_da.data.bop import BopDataset, lmo_split
 from sim2real_da.evaluation.evidence import find, target_rows
 from sim2real_da.evaluation.validators import mutual_information
+from sim2real_da.networks.averaging import average
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.samples import Frame, LabelledFrame
 from sim2real_da.simulation.randomisation import Randomisation
@@ -58,21 +59,27 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], eff
     """Train detector and pose network, each for its time, and put them together.
 
     :param minutes: detector, pose network with a frozen backbone, on with one that learns, and on with larger crops and
-        a second look (0: not)
+        a second look (0: not); what follows are further trainings like the last one, and the pose network is the mean
+        of what these end with
     """
     if out.is_file():
         return Bundle.load(out)
     parts: dict[str, Bundle] = {}
+    ends: list[Bundle] = []
+    further = [(f'closer{n}', 'pose', False) for n in range(2, len(minutes) - 2)]
     stages = (('detector', 'detector', True), ('frozen', 'pose', True), ('pose', 'pose', False),
-              ('closer', 'pose', False))
-    for (name, network, frozen), share in zip(stages, minutes):
+              ('closer', 'pose', False), *further)
+    for seed, ((name, network, frozen), share) in enumerate(zip(stages, minutes, strict=True)):
         if share:
             if name == 'closer':
                 parts[network].look_closer(CLOSER, looks=2)
             parts[network] = train(dataset, out.with_name(f'{out.stem}_{name}.safetensors'), Plan(
                 steps=10**6, minutes=share, networks=(network,), backbone='efficientnet_lite0', pretrained=True,
-                frozen=frozen, effects=effects, turn=45.0 if network == 'pose' else 20.0), bundle=parts.get(network))
-    return merged(parts['detector'], parts['pose'], out)
+                frozen=frozen, effects=effects, turn=45.0 if network == 'pose' else 20.0, seed=seed),
+                bundle=parts.get(network))
+            if name.startswith('closer'):
+                ends.append(parts[network].copy())
+    return merged(parts['detector'], average(ends) if len(ends) > 1 else parts['pose'], out)
 
 
 def merged(detector: Bundle, pose: Bundle, out: Path) -> Bundle:
@@ -207,9 +214,9 @@ def main() -> None:
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
     parser.add_argument('--randomisation', action='store_true', help='the 2 x 2 table: plain or randomised renders')
     parser.add_argument('--frames', type=int, default=5000)
-    parser.add_argument('--minutes', type=float, nargs=4, default=(80, 62, 125, 100),
-                        help='of training: detector, pose network with a frozen backbone, with one that learns, and '
-                        'with larger crops')
+    parser.add_argument('--minutes', type=float, nargs='+', default=(80, 62, 125, 100, 40, 40, 110),
+                        help='of training: detector, pose network with a frozen backbone, with one that learns, with '
+                        'larger crops, and further ones with these, whose ends are averaged')
     parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=125)
@@ -217,6 +224,10 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--json', type=Path, help='default: benchmarks/results/lmo*.json')
     options = parser.parse_args()
+    if len(options.minutes) < 4:
+        parser.error(f'--minutes: {len(options.minutes)} numbers, expected at least 4')
+    if any(options.minutes[4:]) and not options.minutes[3]:
+        parser.error('--minutes: further trainings on larger crops go on from a first one')
     if options.minutes[3] and not any(options.minutes[1:3]):
         parser.error('--minutes: larger crops go on from a pose network that was trained on small ones')
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')

@@ -21,6 +21,7 @@ COMMANDS = {
     'adapt': ('sim2real_da.adapt', 'adapt to unlabelled pictures: folders of classes, .npz files or BOP data'),
     'translate': ('sim2real_da.networks.translation', 'give a rendered set the look that a trained generator makes'),
     'train': ('sim2real_da.training', 'train source models from rendered frames'),
+    'average': ('sim2real_da.networks.averaging', 'make one weights file of several trainings with a common start'),
     'evaluate': ('sim2real_da.evaluation.command', 'score weights on a data set with ground truth'),
     'calibrate': ('sim2real_da.evaluation.calibration', 'make the covariances of poses as large as their errors are'),
     'benchmark': ('sim2real_da.benchmark', 'measure techniques in rows, over seeds'),

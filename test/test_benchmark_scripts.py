@@ -87,6 +87,28 @@ def test_the_adapted_row_is_chosen_by_infomax_and_kept(scripts, tmp_path, monkey
     assert Bundle.load(tmp_path / 'lmo_source_continued.safetensors').recipe == 'source_continued'
 
 
+def test_further_trainings_on_larger_crops_are_averaged(scripts, monkeypatch, tmp_path):
+    lmo, plans = scripts['lmo'], []
+
+    def train(dataset, out, plan, bundle=None):
+        trained = bundle or Bundle.create({'box': MODEL}, {'width': 8}, {'width': 8, 'hidden': 16})
+        trained.created = {'stage': out.stem}
+        for tensor in getattr(trained, plan.networks[0]).parameters():
+            tensor.data.fill_(len(plans))
+        plans.append((out.stem, plan.networks, plan.minutes, plan.frozen, plan.seed, trained.pose.crop_size))
+        return trained
+
+    monkeypatch.setattr(lmo, 'train', train)
+    whole = lmo.source_model(None, tmp_path / 's.safetensors', (3, 0, 4, 5, 1, 2))
+    assert plans == [
+        ('s_detector', ('detector',), 3, True, 0, 64), ('s_pose', ('pose',), 4, False, 2, 64),
+        ('s_closer', ('pose',), 5, False, 3, 96), ('s_closer2', ('pose',), 1, False, 4, 96),
+        ('s_closer3', ('pose',), 2, False, 5, 96)]
+    assert {float(p.detach().unique()) for p in whole.pose.parameters()} == {(2 + 3 + 4) / 3}
+    assert {float(p.detach().unique()) for p in whole.detector.parameters()} == {0.0}
+    assert whole.pose.looks == 2 and (tmp_path / 's.safetensors').is_file()
+
+
 def test_infomax_of_rows_is_asked_at_common_places(scripts, monkeypatch):
     torch.manual_seed(0)
     lmo, first = scripts['lmo'], Bundle.create({'box': MODEL, 'other': box_model('other')})

@@ -194,7 +194,7 @@ class Bundle:
             if network.config['classes'] != len(objects):
                 raise WeightsError(f'weights: {len(objects)} objects, but the {name} knows {network.config["classes"]}')
         if like is not None:
-            like._require_same(bundle)
+            like.require_same(bundle)
         detector.load_state_dict(parts['detector'])
         pose.load_state_dict(parts['pose'])
         detector.eval()
@@ -203,7 +203,11 @@ class Bundle:
             raise WeightsError('weights: some numbers are not finite; these weights are not used')
         return bundle
 
-    def _require_same(self, other: Bundle) -> None:
+    def require_same(self, other: Bundle) -> None:
+        """Refuse weights of other classes or another architecture.
+
+        :raises WeightsError: saying what differs
+        """
         if other.classes != self.classes:
             raise WeightsError(f'weights: made for the classes {list(other.classes)}, expected {list(self.classes)}')
         for name, mine, theirs in (('detector', self.detector.config, other.detector.config),
