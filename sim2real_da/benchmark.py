@@ -94,7 +94,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--source-steps', type=int, default=2000, help='of training on the source (default: 2000)')
     parser.add_argument('--work', type=Path, default=Path('runs/benchmark'), help='source models of these commands')
     parser.add_argument('--device', default='cpu')
-    parser.add_argument('--threads', type=int, default=1, help='CPU threads (default: 1, small networks gain nothing)')
+    parser.add_argument('--threads', type=int, default=1,
+                        help='CPU threads (default: 1, as small networks gain nothing; 0: as torch chooses)')
     parser.add_argument('--json', type=Path, help='write the rows here, after each')
     parser.add_argument('--figures', type=Path, help='write what the figures of seed 0 show here, as JSON')
     parser.add_argument('--weights', type=Path, help='folder for the networks of seed 0, TASK_METHOD.safetensors')
@@ -110,7 +111,8 @@ def run(options: argparse.Namespace) -> None:
     if options.labelled and options.unseen:
         raise ValueError('benchmark: --labelled and --unseen: expected one of them')
     recipes = [load_recipe(m) for m in options.method if m not in ('source_only', 'target_only')]
-    torch.set_num_threads(options.threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     tasks = BENCHMARKS[options.benchmark](options)
     for recipe in recipes:
         recipe.build(tasks[0].kind, (8,))  # an error now, not in an hour

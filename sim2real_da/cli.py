@@ -73,6 +73,8 @@ def _check(options: argparse.Namespace) -> None:
     """
     if (seed := getattr(options, 'seed', 0)) < 0:
         raise ValueError(f'--seed {seed}: expected 0 or more')
+    if (threads := getattr(options, 'threads', 0)) < 0:
+        raise ValueError(f'--threads {threads}: expected 0 (as torch chooses) or more')
     if (device := getattr(options, 'device', 'cpu')) != 'cpu':
         import torch
 

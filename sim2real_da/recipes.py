@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,19 @@ from typing import Any
 import yaml
 
 from sim2real_da.objectives import OBJECTIVES, Objective
+from sim2real_da.recipe_options import check_options
 from sim2real_da.resources import config_folder
 
 NETWORKS = ('detector', 'pose', 'classifier')
 SCHEDULES = ('cosine', 'dann')
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, which PyYAML reads, takes 1e-3 for a text; here it is the number that everybody means."""
+
+
+_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    'tag:yaml.org,2002:float', re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789'))
 
 
 class RecipeError(ValueError):
@@ -42,11 +52,14 @@ class Offline:
     schedule: str = 'cosine'
 
     def __post_init__(self) -> None:
-        """Check what has few values."""
+        """Check every value."""
         if self.schedule not in SCHEDULES:
             raise ValueError(f'schedule {self.schedule!r}: expected one of {SCHEDULES}')
+        check_options(vars(self), Offline)
         if not 0 <= self.warm_up < 1:
             raise ValueError(f'warm_up {self.warm_up}: expected a share of the run, 0 to less than 1')
+        if self.ema > 1:
+            raise ValueError(f'ema {self.ema}: expected a share, 0 to 1')
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,11 @@ class Recipe:
     rare_classes: bool = False
 
     def __post_init__(self) -> None:
-        """Check what has few values."""
-        if self.annealing is not None and self.annealing < 1:
-            raise ValueError(f'annealing {self.annealing}: expected a number of steps')
+        """Check every value."""
+        pace = {name: value for name, value in vars(self).items() if name not in ('objectives', 'offline')}
+        check_options(pace, Recipe)
+        if self.ema > 1:
+            raise ValueError(f'ema {self.ema}: expected a share, 0 to 1')
 
     def looks_at_target(self, network: str) -> bool:
         """Return whether any objective of a network looks at target samples."""
@@ -112,6 +127,7 @@ class Recipe:
         built = []
         for name, options in self.objectives[network]:
             try:
+                check_options(options, OBJECTIVES[name])
                 built.append(OBJECTIVES[name](channels, **options))
             except (TypeError, ValueError) as error:
                 raise RecipeError(f'recipe {self.name}: {network}: {name}: {error}') from error
@@ -130,7 +146,7 @@ def load_recipe(name: str | Path) -> Recipe:
         known = sorted(p.stem for p in (config_folder() / 'recipes').glob('*.yaml'))
         raise RecipeError(f'recipe {name}: no file {path}; the package has {known}')
     try:
-        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+        content = yaml.load(path.read_text(encoding='utf-8'), _Loader)  # noqa: S506 - a safe loader
     except yaml.YAMLError as error:
         raise RecipeError(f'recipe {path}: not YAML: {error}') from error
     if not isinstance(content, dict):
@@ -146,10 +162,10 @@ def load_recipe(name: str | Path) -> Recipe:
         raise RecipeError(f'recipe {path}: no objectives; expected a key detector, pose or classifier')
     section = 'offline'
     try:
-        offline = Offline(**(content.get('offline') or {}))
+        offline = Offline(**_mapping(content.get('offline')))
         section = 'learner'
         return Recipe(path.stem, str(content.get('description', '')), objectives, offline,
-                      **(content.get('learner') or {}))
+                      **_mapping(content.get('learner')))
     except (TypeError, ValueError) as error:
         raise RecipeError(f'recipe {path}: {section}: {error}') from error
 
@@ -166,4 +182,20 @@ def _objectives(path: Path, network: str, entries: Any) -> tuple[tuple[str, dict
         needed = OBJECTIVES[name].beside
         if needed and needed not in entries:
             raise RecipeError(f'recipe {path}: {network}: {name} does nothing without {needed}; expected it beside it')
-    return tuple((name, dict(options or {})) for name, options in entries.items())
+        try:
+            options = _mapping(entries[name])
+            check_options(options, OBJECTIVES[name])
+        except ValueError as error:
+            raise RecipeError(f'recipe {path}: {network}: {name}: {error}') from error
+        if network != 'detector' and 'instance' in (options.get('levels') or ()):
+            raise RecipeError(f"recipe {path}: {network}: {name}: level 'instance' is the detector's; a picture or a "
+                              'crop shows one thing, expected sample or location')
+    return tuple((name, _mapping(options)) for name, options in entries.items())
+
+
+def _mapping(options: Any) -> dict[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, dict):
+        raise ValueError(f'{options!r}: expected options by name')
+    return dict(options)

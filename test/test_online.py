@@ -1058,6 +1058,26 @@ def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):
     ('detector: {supervised: {}, magic: {}}\npose: {supervised: {}}', "unknown objective 'magic'"),
     ('detektor: {}', 'unknown keys'), ('[1]', 'expected a mapping'), ('a: [', 'not YAML'),
     ('detector: {supervised: {}}\npose: {supervised: {}}\nlearner: {speed: 9}', 'speed'),
+    ('detector: {supervised: {}, dann: [1]}', 'detector: dann: .*expected options by name'),
+    ('detector: {supervised: {}, dann: 3}', 'detector: dann: 3: expected options by name'),
+    ('detector: {supervised: {}, dann: {high: null}}', 'dann: high None: expected a number, not negative'),
+    ('detector: {supervised: {}, dann: {weight: abc}}', "weight 'abc': expected a number"),
+    ('detector: {supervised: {}, dann: {weight: -1}}', 'weight -1: expected a number, not negative'),
+    ('detector: {supervised: {}, dann: {weight: .nan}}', 'weight nan: expected a number'),
+    ('detector: {supervised: {}, dann: {steps: 1.5}}', 'steps 1.5: expected a whole number from 1 or null'),
+    ('detector: {supervised: {}, dann: {levels: 3}}', 'levels 3: expected a list'),
+    ('pose: {supervised: {}, mmd: {levels: [instance]}}', "mmd: level 'instance' is the detector's"),
+    ('detector: {supervised: {}, self_training: {steps: 0}}', 'steps 0: expected a whole number from 1'),
+    ('detector: {supervised: {}, self_training: {unique: 1}}', 'unique 1: expected true or false'),
+    ('classifier: {supervised: {}, cogan: {start: x}}', "start 'x': expected a whole number from 0"),
+    ('pose: {supervised: {}, pixelda: {filters: 0}}', 'filters 0: expected a whole number from 1'),
+    ('pose: {supervised: {}, pixelda: {rotation: [1, x]}}', 'rotation .*: expected 2 numbers'),
+    ('pose: {supervised: {}, pixelda: {frozen: 3}}', 'frozen 3: expected a text or null'),
+    ('pose: {supervised: {}}\nlearner: {source_frames: x}', "learner: source_frames 'x': expected a whole number"),
+    ('pose: {supervised: {}}\nlearner: {ema: 2}', 'learner: ema 2: expected a share'),
+    ('pose: {supervised: {}}\nlearner: [1]', 'learner: .*expected options by name'),
+    ('pose: {supervised: {}}\noffline: {batch: 0}', 'offline: batch 0: expected a whole number from 1'),
+    ('pose: {supervised: {}}\noffline: {learning_rate: fast}', "offline: learning_rate 'fast': expected a number"),
 ])
 def test_bad_recipes_are_named(tmp_path, text, message):
     path = tmp_path / 'mine.yaml'
@@ -1065,6 +1085,15 @@ def test_bad_recipes_are_named(tmp_path, text, message):
     with pytest.raises(RecipeError, match=message) as error:
         load_recipe(path)
     assert 'mine.yaml' in str(error.value)
+
+
+def test_numbers_are_read_as_everybody_writes_them(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(
+        'pose: {supervised: {}, mmd: {weight: 1e-1}}\nlearner: {learning_rate: 1e-3}\noffline: {ema: 9.9E-1}')
+    recipe = load_recipe(path)
+    assert (recipe.learning_rate, recipe.offline.ema) == (1e-3, 0.99)
+    assert recipe.objectives['pose'][1] == ('mmd', {'weight': 0.1})
 
 
 def test_unknown_recipe_lists_the_known_ones():
