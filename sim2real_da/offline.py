@@ -26,6 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 from sim2real_da.adaptation import Adaptation
 from sim2real_da.data.batches import rows
 from sim2real_da.data.pictures import Pictures
+from sim2real_da.data.rare_classes import rare_rows
 from sim2real_da.networks.classifier import Classifier, ClassTargets
 from sim2real_da.networks.crop_labels import crop_labels
 from sim2real_da.networks.crop_sets import CropBatches
@@ -120,7 +121,10 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
     count = recipe.offline.batch
     few = 0 if labelled is None else max(round(LABELLED_SHARE * count), 1)
     known = _labelled_batches(labelled, few, own_seed(seed, 2), device) if labelled is not None else None
-    pictures = _batches(target, count - few, own_seed(seed, 1), device) if target is not None and len(target) else None
+    pictures = None
+    if target is not None and len(target):
+        pictures = _batches(target, rows(len(target), count - few, own_seed(seed, 1)), device)
+    rare = recipe.rare_classes
 
     def target_batches(run: Adaptation) -> Batch:
         assert pictures is not None
@@ -128,10 +132,10 @@ def adapt(network: Classifier, recipe: Recipe, source: Pictures, target: NDArray
 
     if known is not None and not recipe.looks_at_target('classifier'):
         sources = (Batch(torch.cat([a[0], b[0]]), ClassTargets(torch.cat([a[1], b[1]]))) for a, b in zip(
-            _labelled_batches(source, count - few, own_seed(seed, 0), device), known))
+            _labelled_batches(source, count - few, own_seed(seed, 0), device, rare), known))
     else:
         sources = (Batch(images, ClassTargets(classes))
-                   for images, classes in _labelled_batches(source, count, own_seed(seed, 0), device))
+                   for images, classes in _labelled_batches(source, count, own_seed(seed, 0), device, rare))
     return train(network, 'classifier', recipe, sources, None if pictures is None else target_batches, steps, seed)
 
 
@@ -152,9 +156,9 @@ def adapt_crops(network: Network, recipe: Recipe, source: CropBatches, target: N
     known = labelled.batches(few, own_seed(seed, 2)) if labelled is not None else None
     if known is not None and not recipe.looks_at_target('pose'):
         sources = (Batch(torch.cat([a[0], b[0]]), joined(a[1], b[1])) for a, b in zip(
-            source.batches(count - few, own_seed(seed, 0)), known))
+            source.batches(count - few, own_seed(seed, 0), recipe.rare_classes), known))
     else:
-        sources = (Batch(*batch) for batch in source.batches(count, own_seed(seed, 0)))
+        sources = (Batch(*batch) for batch in source.batches(count, own_seed(seed, 0), recipe.rare_classes))
     if target is None or not len(target):
         return train(network, 'pose', recipe, sources, None, steps, seed)
     indices = rows(len(target), count - few, own_seed(seed, 1))
@@ -245,19 +249,21 @@ def _drawn(images: Tensor, span: float) -> Tensor:
     return (2 * torch.rand(len(images), device=images.device) - 1) * span
 
 
-def _labelled_batches(pictures: Pictures, count: int, seed: list[int],
-                      device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield pictures in [0, 1] and their labels for ever."""
+def _labelled_batches(pictures: Pictures, count: int, seed: list[int], device: torch.device,
+                      rare: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield pictures in [0, 1] and their labels for ever, rare classes more often where asked for."""
+    assert pictures.labels is not None
     known = torch.from_numpy(pictures.labels).to(device)
-    for images, chosen in _batches(pictures.images, count, seed, device):
+    order = rare_rows(pictures.labels, count, seed) if rare else rows(len(pictures), count, seed)
+    for images, chosen in _batches(pictures.images, order, device):
         yield images, known[chosen]
 
 
-def _batches(images: NDArray[np.uint8], count: int, seed: list[int],
+def _batches(images: NDArray[np.uint8], order: Iterator[NDArray[np.int64]],
              device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield pictures in [0, 1] and which they are for ever."""
     stored = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-    for index in rows(len(images), count, seed):
+    for index in order:
         chosen: Tensor = torch.from_numpy(index).to(device)
         # a permuted view keeps the channels last, which convolutions on a CPU like
         yield stored[chosen].permute(0, 3, 1, 2).float().div(255), chosen

@@ -27,12 +27,14 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.data.occlusion import occluded
+from sim2real_da.data.rare_classes import draw
 from sim2real_da.data.recolouring import recoloured
 from sim2real_da.networks.backbones import EfficientNetLite0
 from sim2real_da.networks.batches import CROP_VISIBLE, PoseBatcher, detector_batch
@@ -123,15 +125,19 @@ def parameter_groups(networks: Sequence[nn.Module], rate: float, pretrained: boo
     return groups
 
 
-def frames_of(dataset: BopDataset, ids: list[int], seed: int, first: int = 0) -> Iterator[list[LabelledFrame]]:
+def frames_of(dataset: BopDataset, ids: list[int], seed: int, first: int = 0,
+              shares: NDArray[np.float64] | None = None) -> Iterator[list[LabelledFrame]]:
     """Yield :data:`FRAMES` frames for ever, :data:`FRESH` of them new, read ahead in a thread.
 
     What a step sees depends on the seed and its number alone: a run that goes on sees what it would have seen.
 
     :param first: the number of the first step
+    :param shares: of every class in every frame ``(N, C)``: frames with rare classes are drawn more often, see
+        :mod:`sim2real_da.data.rare_classes`
     """
     def load(number: int) -> list[LabelledFrame]:
-        chosen = np.random.default_rng([seed, number]).integers(len(ids), size=FRESH)
+        rng = np.random.default_rng([seed, number])
+        chosen = rng.integers(len(ids), size=FRESH) if shares is None else draw(shares, FRESH, rng)
         return [dataset.frame(ids[i]) for i in chosen]
 
     begin = FRAMES // FRESH  # draws that a step's frames are of

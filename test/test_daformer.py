@@ -9,13 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import box_model, frame, labelled_frame
+from helpers import box_model, frame, labelled_frame, rendered_set
 from recipe_runs import batches, small_network, take_steps
 
 from sim2real_da.adaptation import Adaptation
-from sim2real_da.data.rare_classes import class_probabilities, draw, frame_shares
+from sim2real_da.data.bop import BopDataset
+from sim2real_da.data.pictures import Pictures
+from sim2real_da.data.rare_classes import class_probabilities, draw, frame_shares, rare_rows
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.networks.classifier import ClassifierOutput, ClassTargets
+from sim2real_da.networks.classifier import Classifier, ClassifierOutput, ClassTargets
+from sim2real_da.networks.crop_sets import CropBatches, CropSet
 from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_targets
 from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.networks.teacher_labels import teacher_labels
@@ -31,11 +34,14 @@ from sim2real_da.objectives import (
 from sim2real_da.objectives.class_mix import drawn_classes, mix
 from sim2real_da.objectives.feature_distance import feature_distance, things
 from sim2real_da.objectives.masked_consistency import GREY, blocks_mask
+from sim2real_da.offline import adapt
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.session import AdaptationSession
 from sim2real_da.online.store import WeightStore
 from sim2real_da.recipes import Recipe, load_recipe
 from sim2real_da.samples import LabelledFrame, Pose
+from sim2real_da.tasks import segmentation
+from sim2real_da.training import frames_of
 
 MODEL = box_model('box')
 POSE = Pose(np.array([0.3, 0.5, 0.1, 0.8]), np.array([0.0, 0.0, 0.6]))
@@ -61,6 +67,78 @@ def test_the_frame_drawn_contains_the_class_drawn():
     assert (drawn == 7).mean() > 0.95  # uniform sampling: 0.02
     # T = 10 hardly tells 0.3 from 0.1: both classes alike, so half of the draws
     assert (draw(shares, 400, np.random.default_rng(0), 10.0) == 7).mean() == pytest.approx(0.5, abs=0.08)
+
+
+def test_samples_of_one_class_are_drawn_by_how_rare_it_is():
+    classes = np.repeat([0, 1, 3], [60, 30, 10])  # nothing is of class 2
+    drawn = np.concatenate([batch for batch, _ in zip(rare_rows(classes, 50, [0]), range(80))])
+    share = np.bincount(classes[drawn], minlength=4) / len(drawn)
+    expected = np.exp((1 - np.array([0.6, 0.3, np.inf, 0.1])) / 0.1)
+    np.testing.assert_allclose(share, expected / expected.sum(), atol=0.02)
+    assert len(np.unique(drawn[classes[drawn] == 3])) == 10  # all of them alike
+    again = next(rare_rows(classes, 50, [0]))
+    np.testing.assert_array_equal(again, drawn[:50])
+
+
+@pytest.mark.parametrize('rare', [False, True])
+def test_rare_classes_are_drawn_offline_where_the_recipe_says_so(rare):
+    """Of 90 pictures of one class and 10 of another a run sees the ten mostly, if it draws by rarity."""
+    images = np.zeros((100, 16, 16, 3), np.uint8)
+    images[90:] = 255
+    pictures = Pictures(images, np.repeat([0, 1], [90, 10]), ('often', 'rarely'))
+    seen = []
+
+    class Watching(Classifier):
+        def forward(self, x):
+            seen.append(float(x.mean()))
+            return super().forward(x)
+
+    recipe = replace(load_recipe('source_continued'), rare_classes=rare)
+    adapt(Watching(2, 16, names=('often', 'rarely')), recipe, pictures, None, 4)
+    assert bool(np.mean(seen) > 0.9) is rare  # e^8 to 1; a tenth otherwise
+
+
+def test_crops_of_rare_objects_are_drawn_more_often():
+    count = 100
+    crops = CropSet(np.zeros((count, 32, 32, 3), np.uint8), None, np.repeat([0, 1], [90, 10]),
+                    np.tile(np.eye(3), (count, 1, 1)), np.zeros((count, 2)), np.zeros(count))
+    made = CropBatches(crops, {'box': MODEL, 'bar': replace(MODEL, name='bar')})
+    share = [float(next(made.batches(50, [0], rare))[1].classes.float().mean()) for rare in (False, True)]
+    assert share[0] < 0.2 and share[1] > 0.9
+
+
+@pytest.mark.parametrize('name', ['daformer', 'source_continued'])
+def test_rendered_frames_are_drawn_by_rarity_in_segmentation(name, tmp_path, monkeypatch):
+    rendered = BopDataset(rendered_set(tmp_path / 'set', 1, 3), 'train')
+    photographs, asked = [frame(np.random.default_rng(0))], []
+
+    def frames(dataset, ids, seed, shares=None):
+        asked.append(shares)
+        return frames_of(dataset, ids, seed, shares=shares)
+
+    monkeypatch.setattr(segmentation, 'frames_of', frames)
+    task = segmentation.SegmentationTask(rendered, photographs, [], [], ['box'])
+    task.adapt(task.network(0), load_recipe(name), 1, 0)
+    if name == 'daformer':
+        np.testing.assert_array_equal(asked[0], rendered.shares(rendered.ids()))
+    else:
+        assert asked == [None]
+
+
+def test_rendered_frames_of_rare_objects_are_drawn_more_often(tmp_path):
+    dataset = BopDataset(rendered_set(tmp_path / 'set', 2, 3), 'train')
+    ids = dataset.ids()
+    shares = dataset.shares(ids)
+    labels = [dataset.frame(i).labels for i in ids]
+    names = sorted(dataset.classes())
+    for row, own in zip(shares, labels):
+        for label in own:
+            pixels = label.mask.sum() / label.mask.size
+            assert row[names.index(label.name)] == pytest.approx(pixels)
+    only = np.zeros((len(ids), 2))
+    only[:, 0], only[3] = 0.3, (0.0, 0.1)
+    frames = frames_of(dataset, ids, 0, shares=only)
+    assert {f.frame.stamp for _ in range(3) for f in next(frames)} == {ids[3]}
 
 
 def test_shares_by_masks_and_by_boxes():

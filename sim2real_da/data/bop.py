@@ -205,6 +205,25 @@ class BopDataset:
                    for scene in self._scenes.values() for number, entries in (scene.truth or {}).items()
                    for info in (scene.info.get(number) or [{}] * len(entries)))
 
+    def shares(self, ids: Sequence[int]) -> NDArray[np.float64]:
+        """Return which share of each frame's pixels shows each class ``(N, C)``, in the order of their names.
+
+        All pictures have the first one's size.
+
+        :raises ValueError: where ``scene_gt_info.json`` counts no pixels
+        """
+        names = sorted(self.classes())
+        counts = np.zeros((len(ids), len(names)))
+        for row, frame_id in enumerate(ids):
+            scene, number = self._find(frame_id)
+            entries = (scene.truth or {}).get(number, [])
+            for entry, info in zip(entries, scene.info.get(number) or [{}] * len(entries)):
+                if 'px_count_visib' not in info:
+                    raise ValueError(f'{scene.folder}/scene_gt_info.json: picture {number} has no px_count_visib; '
+                                     'expected the visible pixels of every object (the BOP toolkit counts them)')
+                counts[row, names.index(self.name(int(entry['obj_id'])))] += info['px_count_visib']
+        return counts / self.frame(ids[0]).frame.image[..., 0].size
+
     def ids(self) -> list[int]:
         """Return the ids of all frames in order; with one scene they are the pictures' numbers."""
         return [frame_id for scene in self.scenes() for frame_id in scene]

@@ -9,12 +9,14 @@ Hoyer et al., DAFormer, CVPR 2022, arXiv 2111.14887. With f_c the share of all s
 a class is drawn from P, then a frame that contains it, all such frames alike. Only source labels are needed.
 
 Deviations: classes are the objects, background is none of them; a frame contains a class from its first pixel on (the
-paper asks for 3000 of Cityscapes' 2 million); classes that no frame shows take no part.
+paper asks for 3000 of Cityscapes' 2 million); classes that no frame shows take no part. For pictures and crops, which
+show one object each, f_c is the share of the samples, and T is larger: shares of ten classes that fill all of the data
+are some ten times as large as those of objects in frames, and so are the differences between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from sim2real_da.samples import LabelledFrame
 
 TEMPERATURE = 0.01
+TEMPERATURE_OF_SAMPLES = 0.1  # where every sample shows one class; not tuned
 
 
 def class_probabilities(shares: NDArray[np.float64], temperature: float = TEMPERATURE) -> NDArray[np.float64]:
@@ -54,8 +57,25 @@ def draw(shares: NDArray[np.float64], count: int, rng: np.random.Generator,
          temperature: float = TEMPERATURE) -> NDArray[np.int64]:
     """Return the indices ``(count,)`` of drawn samples; one may come more than once.
 
-    :param shares: of each class in each sample ``(N, C)``; for pictures of one class each their one-hot labels
+    :param shares: of each class in each sample ``(N, C)``
     """
-    probabilities = class_probabilities(shares.mean(axis=0), temperature)
+    return _drawn(class_probabilities(shares.mean(axis=0), temperature),
+                  [np.flatnonzero(column) for column in shares.T], count, rng)
+
+
+def rare_rows(classes: NDArray[np.int64], count: int, seed: list[int],
+              temperature: float = TEMPERATURE_OF_SAMPLES) -> Iterator[NDArray[np.int64]]:
+    """Yield indices ``(count,)`` for ever, of samples that show one class each.
+
+    :param classes: of the samples ``(N,)``, from 0
+    """
+    rng, members = np.random.default_rng(seed), [np.flatnonzero(classes == c) for c in range(classes.max() + 1)]
+    probabilities = class_probabilities(np.array([len(m) for m in members]) / len(classes), temperature)
+    while True:
+        yield _drawn(probabilities, members, count, rng)
+
+
+def _drawn(probabilities: NDArray[np.float64], members: Sequence[NDArray[np.int64]], count: int,
+           rng: np.random.Generator) -> NDArray[np.int64]:
     classes = rng.choice(len(probabilities), count, p=probabilities)
-    return np.array([rng.choice(np.flatnonzero(shares[:, c] > 0)) for c in classes], dtype=np.int64)
+    return np.array([rng.choice(members[c]) for c in classes], dtype=np.int64)

@@ -23,6 +23,7 @@ from torch import Tensor
 from sim2real_da.data.augment import camera_effects
 from sim2real_da.data.batches import rows
 from sim2real_da.data.bop import BopDataset
+from sim2real_da.data.rare_classes import rare_rows
 from sim2real_da.networks.batches import target_images
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
@@ -189,9 +190,14 @@ class CropBatches:
         masks = None if own.masks is None else torch.from_numpy(own.masks).float().div(255)[:, None].to(self.device)
         return self.images(index, rng), targets, masks
 
-    def batches(self, count: int, seed: list[int]) -> Iterator[tuple[Tensor, PoseTargets, Tensor | None]]:
-        """Yield :meth:`batch` for ever, every crop once before any comes again."""
-        return (self.batch(index) for index in rows(len(self.crops), count, seed))
+    def batches(self, count: int, seed: list[int],
+                rare: bool = False) -> Iterator[tuple[Tensor, PoseTargets, Tensor | None]]:
+        """Yield :meth:`batch` for ever, every crop once before any comes again.
+
+        :param rare: draw crops of rare classes more often instead, see :mod:`sim2real_da.data.rare_classes`
+        """
+        order = rare_rows(self.crops.classes, count, seed) if rare else rows(len(self.crops), count, seed)
+        return (self.batch(index) for index in order)
 
 
 @torch.inference_mode()

@@ -83,7 +83,8 @@ class SegmentationTask(Task):
         def target_batches(run: Adaptation) -> Batch:
             return window_target_batch(run, next(windows).images)
 
-        return train(network, 'detector', recipe, self._rendered_windows(network, seed), target_batches, steps, seed)
+        rendered = self._rendered_windows(network, seed, recipe.rare_classes)
+        return train(network, 'detector', recipe, rendered, target_batches, steps, seed)
 
     def supervise(self, network: nn.Module, recipe: Recipe, steps: int, seed: int) -> Adapted[Detector]:
         """Train on windows of labelled photographs."""
@@ -97,9 +98,9 @@ class SegmentationTask(Task):
             chosen = [frames[i] for i in rng.choice(len(frames), FRAMES, replace=len(frames) < FRAMES)]
             yield Batch(*detector_batch(chosen, self.names, network.input_size, rng, WINDOW, self.device))
 
-    def _rendered_windows(self, network: Detector, seed: int) -> Iterator[Batch]:
-        rng = np.random.default_rng([seed, 0])
-        for frames in frames_of(self.rendered, self.rendered.ids(), seed):
+    def _rendered_windows(self, network: Detector, seed: int, rare: bool = False) -> Iterator[Batch]:
+        rng, ids = np.random.default_rng([seed, 0]), self.rendered.ids()
+        for frames in frames_of(self.rendered, ids, seed, shares=self.rendered.shares(ids) if rare else None):
             yield Batch(*detector_batch(frames, self.names, network.input_size, rng, WINDOW, self.device))
 
     def score(self, network: nn.Module) -> dict[str, Any]:
