@@ -103,7 +103,7 @@ class Batch:
     """One step's tensors; None for a network that is not trained."""
 
     windows: tuple[Tensor, DetectorTargets] | None
-    crops: tuple[Tensor, PoseTargets] | None
+    crops: tuple[Tensor, PoseTargets, Tensor | None] | None
 
 
 def schedule(progress: float) -> float:

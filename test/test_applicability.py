@@ -64,6 +64,6 @@ def test_online_is_what_the_table_says():
 
 def test_an_objective_on_a_network_that_it_is_not_for_is_refused(tmp_path):
     path = tmp_path / 'own.yaml'
-    path.write_text('pose: {supervised: , class_mix: }')
-    with pytest.raises(RecipeError, match='pose: class_mix is made for detector'):
+    path.write_text('classifier: {supervised: , class_mix: }')
+    with pytest.raises(RecipeError, match='classifier: class_mix is made for pose, detector'):
         load_recipe(path)

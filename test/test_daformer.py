@@ -20,6 +20,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier, ClassifierOutput, ClassTargets
 from sim2real_da.networks.crop_sets import CropBatches, CropSet
 from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_targets
+from sim2real_da.networks.pose import DirectTargets, PoseTargets
 from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.networks.teacher_labels import teacher_labels
 from sim2real_da.objectives import (
@@ -31,7 +32,7 @@ from sim2real_da.objectives import (
     SelfTraining,
     joint_pass,
 )
-from sim2real_da.objectives.class_mix import drawn_classes, mix
+from sim2real_da.objectives.class_mix import drawn_classes, mix, mix_crops
 from sim2real_da.objectives.feature_distance import feature_distance, things
 from sim2real_da.objectives.masked_consistency import GREY, blocks_mask
 from sim2real_da.offline import adapt
@@ -353,10 +354,60 @@ def test_class_mix_takes_more_target_than_source_and_names_what_is_wrong():
     objective = ClassMix((1,))
     made = objective.mixed(source, Batch(torch.zeros(2, 3, 64, 64), twice), 0)
     assert made.targets.count == 2 and objective.metrics() == {'pasted_classes': 1.0}
-    with pytest.raises(ValueError, match='class_mix: expected detector targets of source and target, got .* NoneType'):
+    with pytest.raises(ValueError, match='class_mix: expected targets of a .* on both sides, got .* NoneType'):
         objective.mixed(source, Batch(target.images), 0)
     with pytest.raises(ValueError, match='expected one size'):
         objective.mixed(source, Batch(torch.zeros(1, 3, 32, 64), target.targets), 0)
+
+
+def crops_of(value: float, classes: list[int], posed: list[bool] | None = None) -> Batch:
+    """Return one-coloured crops; the numbers of the pose say which class they are of."""
+    count, kinds = len(classes), torch.tensor(classes)
+    of = DirectTargets(torch.eye(3).expand(count, 3, 3), kinds[:, None].repeat(1, 2).float(), kinds.float() + value,
+                       torch.zeros(count, 8, 3), torch.eye(3).expand(count, 1, 3, 3))
+    return Batch(torch.full((count, 3, 32, 32), value),
+                 PoseTargets(kinds, of, None if posed is None else torch.tensor(posed)))
+
+
+def test_class_mix_puts_an_object_before_a_camera_crop():
+    source, target = crops_of(0.25, [0, 1]), crops_of(0.75, [2, 2, 2], [False, True, False])
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[1, :, 8:24, 8:24], masks[1, :, 4] = 1, 0.5
+    made = mix_crops(replace(source, masks=masks), target, torch.tensor([2]), torch.tensor([1]))
+    assert (made.images[:2] == 0.75).all() and (target.images == 0.75).all()
+    assert (made.images[2, :, 8:24, 8:24] == 0.25).all() and (made.images[2, :, 4] == 0.5).all()
+    assert (made.images[2] == 0.75).sum() == 3 * (32 * 32 - 16 * 16 - 32)
+    found = made.targets
+    assert found.classes.tolist() == [2, 2, 1] and found.of.size.tolist() == [2.75, 2.75, 1.25]
+    assert found.of.centre[:, 0].tolist() == [2, 2, 1]
+    assert found.posed.tolist() == [False, True, True] and found.sure is None  # the pasted one's pose is the true one
+
+
+def test_class_mix_pastes_what_shows_an_object_on_every_second_crop():
+    source, target = crops_of(0.25, [0, 1, 2]), crops_of(0.75, [0] * 7)
+    masks = torch.zeros(3, 1, 32, 32)
+    masks[1] = 1  # the third shows none of the objects
+    objective = ClassMix((1,))
+    seen = set()
+    for _ in range(20):
+        made = objective.mixed(replace(source, masks=masks), target, 0)
+        changed = (made.images == 0.25).flatten(1).all(dim=1)
+        assert changed.sum() == 4 and torch.equal(made.targets.classes == 1, changed)
+        seen |= set(changed.nonzero()[:, 0].tolist())
+    assert seen == set(range(7)) and objective.metrics() == {'pasted_classes': pytest.approx(4 / 7)}
+    assert objective.mixed(source, target, 0) is target and objective.metrics() == {'pasted_classes': 0.0}
+
+
+def test_daformer_pastes_crops_online(tmp_path):
+    rng = np.random.default_rng(0)
+    bundle = Bundle.create({'box': MODEL}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    learner = Learner(bundle, load_recipe('daformer'))
+    crops = learner.batcher.batch([labelled_frame(rng, MODEL, POSE)], rng, 4)
+    assert crops is not None and crops[2] is not None and crops[2].shape == (1, 1, 64, 64)
+    mix = next(o for o in learner.parts['pose'].objectives if isinstance(o, ClassMix))
+    target = Batch(crops[0] * 0, crops[1])
+    learner.parts['pose'].step(Batch(*crops), target)
+    assert mix.metrics() == {'pasted_classes': 1.0}
 
 
 # masked consistency

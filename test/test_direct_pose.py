@@ -140,7 +140,7 @@ def test_a_batch_and_its_labels_agree():
     model = box_model('box')
     frames = [labelled_frame(np.random.default_rng(0), model, Pose(POSE.quaternion, np.array([0.02, -0.03, 0.6])))]
     network = DirectPoseNetwork(1)
-    crops, targets = PoseBatcher({'box': model}, network, turn=45).batch(frames, np.random.default_rng(1), 4)
+    crops, targets, _ = PoseBatcher({'box': model}, network, turn=45).batch(frames, np.random.default_rng(1), 4)
     assert crops.shape == (1, 3, 64, 64) and isinstance(targets.of, DirectTargets)
     bright = (crops[0].min(dim=0).values > 0.95).nonzero().float().mean(dim=0)  # row, column of the silhouette's middle
     centre = targets.of.centre[0] * 64 + 31.5
@@ -157,16 +157,17 @@ def test_colours_change_in_every_crop_with_what_shows_the_object():
     frames = [labelled_frame(np.random.default_rng(n), model, Pose(POSE.quaternion, np.array([0.0, 0, 0.6])))
               for n in range(10)]
     batcher = PoseBatcher({'box': model}, DirectPoseNetwork(1), turn=45, recolouring=grey)
-    crops, targets = batcher.batch(frames, np.random.default_rng(1), 10)
+    crops, targets, masks = batcher.batch(frames, np.random.default_rng(1), 10)
     assert len(asked) == 10 and float(crops.min()) == float(crops.max()) == pytest.approx(128 / 255)
     assert targets.classes.tolist() == [0] * 9 + [1]
     for (crop, mask, other), kind in zip(asked, targets.classes.tolist()):
         white = crop.min(axis=2) > 250
         assert ((mask > 127) & white).sum() > 0.9 * white.sum() if kind == 0 else not mask.any()
         assert any(other is x.frame.image for x in frames)
+    np.testing.assert_allclose(masks[:, 0].numpy() * 255, np.stack([mask for _, mask, _ in asked]), atol=1e-3)
     # without masks nothing is known of what is object and what is not
     bare = [replace(x, labels=tuple(replace(label, mask=None) for label in x.labels)) for x in frames]
-    batcher.batch(bare, np.random.default_rng(1), 10)
+    assert batcher.batch(bare, np.random.default_rng(1), 10)[2] is None
     assert len(asked) == 10
 
 

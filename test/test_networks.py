@@ -194,7 +194,7 @@ def test_pose_loss_counts_the_nearest_symmetric_variant():
         model.name, model.points, model.minimum, model.size, model.diameter, np.stack([np.eye(4), flip]))
     frames = [labelled_frame(np.random.default_rng(0), model, POSE)]
     batcher = PoseBatcher({'box': model}, DensePoseNetwork(1), turn=0)
-    _, targets = batcher.batch(frames, np.random.default_rng(0), 4)
+    _, targets, _ = batcher.batch(frames, np.random.default_rng(0), 4)
     for sign in (1, -1):
         answer = targets.of.coordinates * torch.tensor([sign, sign, 1.0])[:, None, None]
         output = DenseOutput(answer[:, None], torch.where(targets.of.mask > 0, 9.0, -9.0)[:, None],
@@ -240,7 +240,7 @@ def test_networks_train_on_one_frame(representation):
     batcher, rng = PoseBatcher({'box': model}, pose, turn=0), np.random.default_rng(0)
     optimiser = torch.optim.Adam([*detector.parameters(), *pose.parameters()], 5e-4)
     images, targets = detector_batch(frames, ['box'], (320, 240), None, (160, 160))
-    crops, pose_targets = batcher.batch(frames, rng, 8)
+    crops, pose_targets, _ = batcher.batch(frames, rng, 8)
     first = last = 0.0
     for step in range(12):
         loss = sum(detector_loss(detector(images), targets).values()) + sum(

@@ -190,9 +190,12 @@ class PoseBatcher:
     def batch(
         self, frames: Sequence[LabelledFrame], rng: np.random.Generator, limit: int,
         least_visible: float = CROP_VISIBLE, empty: bool = True,
-    ) -> tuple[Tensor, PoseTargets] | None:
-        """Return crops ``(B, 3, size, size)`` in [0, 1] and targets, at most ``limit``, or None when nothing is seen.
+    ) -> tuple[Tensor, PoseTargets, Tensor | None] | None:
+        """Return crops ``(B, 3, size, size)`` in [0, 1], targets and masks, or None when nothing is seen.
 
+        The masks ``(B, 1, size, size)`` in 0..1 show the object; None where an object has none.
+
+        :param limit: of the number of crops
         :param empty: about one crop in ten shows none of the objects; False where not all objects are labelled
         """
         pairs = [(labelled, label) for labelled in frames for label in labelled.labels
@@ -220,14 +223,11 @@ class PoseBatcher:
             angle = float(np.radians(rng.uniform(-self.turn, self.turn)))
             transform = crop_transform(box, self.crop_size, angle)
             image = cut(image, transform, self.crop_size)
-            shown = None
-            if mask is not None and (self.dense or self.recolouring is not None):
-                shown = cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
+            shown = None if mask is None else cut(mask.astype(np.uint8) * 255, transform, self.crop_size)
             if self.recolouring is not None and shown is not None:
                 image = self.recolouring(image, shown, _picture_of(chosen, rng), rng)
             images.append(self.effects(image, rng) if self.effects else image)
-            if self.dense:
-                masks.append(self._mask(shown))
+            masks.append(shown)
             classes.append(index)
             poses.append(label.pose.matrix())
             cameras.append(frame.intrinsics.matrix())
@@ -236,8 +236,10 @@ class PoseBatcher:
         # "none of them" borrows the last object's row; no loss looks at it
         rows = indices.clamp(max=len(self.names) - 1)
         views = (np.stack(poses), np.stack(cameras), np.stack(transforms))
-        own = self._dense(rows, *views, masks) if self.dense else self._direct(rows, *views)
-        return to_tensor(images, self.device), PoseTargets(indices, own)
+        own = self._dense(rows, *views, [self._mask(m) for m in masks]) if self.dense else self._direct(rows, *views)
+        known = [m for m in masks if m is not None]
+        whole = torch.from_numpy(np.stack(known)).to(self.device)[:, None] / 255 if len(known) == len(masks) else None
+        return to_tensor(images, self.device), PoseTargets(indices, own), whole
 
     def _mask(self, shown: NDArray[np.uint8] | None) -> NDArray[np.float32]:
         side = self.crop_size // CELL

@@ -80,6 +80,11 @@ class PoseTargets:
         """Number of crops."""
         return len(self.classes)
 
+    def taken(self, index: Tensor) -> PoseTargets:
+        """Return the targets of some crops ``(n,)``."""
+        of = type(self.of)(*(getattr(self.of, f.name)[index] for f in fields(self.of)))
+        return PoseTargets(self.classes[index], of, *(None if t is None else t[index] for t in (self.posed, self.sure)))
+
     def repeated(self, count: int) -> PoseTargets:
         """Return the first crop's targets for ``count`` crops."""
         values = [getattr(self.of, f.name) for f in fields(self.of)]

@@ -1,14 +1,19 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""ClassMix: half of the classes of a simulated window are pasted onto a camera window, with their labels.
+"""ClassMix: objects of simulation are pasted onto camera pictures, with their labels.
 
 Olsson et al., WACV 2021, arXiv 2007.07936; across domains DACS (Tranheden et al., WACV 2021), as in DAFormer. The
 student then sees true labels and the teacher's on one picture, and objects of simulation before a real background.
 
-For the detector, all at the cells of its output (stride 4; a cell carries its 4x4 pixels): the semantic map of the
-pasted cells is the source's; heat peaks, sides and weights of the pasted objects come along whole, since the middle of
-a bent object need not lie on it; peaks and sides of target objects whose cells are covered are gone, and nothing stays
-ignored there. Deviation: only objects are pasted, background never: it would be nearly the whole picture.
+For the detector half of the classes of a simulated window, all at the cells of its output (stride 4; a cell carries its
+4x4 pixels): the semantic map of the pasted cells is the source's; heat peaks, sides and weights of the pasted objects
+come along whole, since the middle of a bent object need not lie on it; peaks and sides of target objects whose cells
+are covered are gone, and nothing stays ignored there. Deviation: only objects are pasted, background never: it would be
+nearly the whole picture.
+
+A crop has one class and one pose, so for the pose network every second crop of the camera becomes one of simulation's
+objects before what the camera saw there: the pixels of its mask, its class and its whole pose, in the place of what the
+teacher said.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ import torch
 from torch import Tensor
 
 from sim2real_da.networks.detector import STRIDE, DetectorTargets
+from sim2real_da.networks.pose import PoseTargets, joined
 from sim2real_da.objectives.base import Batch, Objective, Outputs
 
 
@@ -57,8 +63,25 @@ def mix(source: Batch, target: Batch, chosen: list[Tensor]) -> Batch:
     return replace(target, images=torch.where(pixels, source.images[rows], target.images), targets=targets)
 
 
+def mix_crops(source: Batch, target: Batch, places: Tensor, objects: Tensor) -> Batch:
+    """Return target crops, some of them with an object of a source crop pasted in and that object's labels.
+
+    :param places: rows of the target ``(n,)``
+    :param objects: rows of the source ``(n,)``, crops that show an object
+    """
+    mine, theirs = source.targets, target.targets
+    assert isinstance(mine, PoseTargets) and isinstance(theirs, PoseTargets) and source.masks is not None
+    images, masks = target.images.clone(), source.masks[objects]
+    images[places] = masks * source.images[objects] + (1 - masks) * images[places]
+    rows = torch.arange(len(images), device=images.device)
+    rows[places] = len(images) + objects
+    return replace(target, images=images, targets=joined(theirs, mine).taken(rows))
+
+
 class ClassMix(Objective):
-    """Pastes; the loss on the mixed window is that of ``self_training``, which stands beside it in a recipe.
+    """Pastes; the loss on what is mixed is that of ``self_training``, which stands beside it in a recipe.
+
+    Pose networks need masks of the source crops; without them nothing is pasted, which the metric shows.
 
     :param channels: feature channels of the network; not used, every objective is built the same way
     """
@@ -66,32 +89,44 @@ class ClassMix(Objective):
     needs_target = True
     needs_pseudo_labels = True
     beside = 'self_training'
-    networks = ('detector',)
+    networks = ('pose', 'detector')
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
         self._pasted = 0.0
 
     def mixed(self, source: Batch, target: Batch, step: int) -> Batch:
-        """Return the mixed windows.
+        """Return the mixed pictures.
 
-        :raises ValueError: without detector targets on both sides, or for pictures of two sizes
+        :raises ValueError: without targets of one network on both sides, or for pictures of two sizes
         """
-        if not isinstance(source.targets, DetectorTargets) or not isinstance(target.targets, DetectorTargets):
-            raise ValueError('class_mix: expected detector targets of source and target, got '
-                             f'{type(source.targets).__name__} and {type(target.targets).__name__}')
+        mine, theirs = source.targets, target.targets
+        if isinstance(mine, PoseTargets) and theirs is None:  # the teacher was sure of no pose
+            self._pasted = 0.0
+            return target
+        if type(mine) is not type(theirs) or not isinstance(mine, DetectorTargets | PoseTargets):
+            raise ValueError('class_mix: expected targets of a detector or a pose network on both sides, got '
+                             f'{type(mine).__name__} and {type(theirs).__name__}')
         if source.images.shape[1:] != target.images.shape[1:]:
             raise ValueError(f'class_mix: source pictures are {tuple(source.images.shape[1:])} and target pictures '
                              f'{tuple(target.images.shape[1:])}; expected one size')
-        maps = source.targets.semantic
-        chosen = [drawn_classes(maps[i % len(maps)]) for i in range(len(target.images))]
-        self._pasted = sum(map(len, chosen)) / len(chosen)
-        return mix(source, target, chosen)
+        count = len(target.images)
+        if isinstance(mine, DetectorTargets):
+            chosen = [drawn_classes(mine.semantic[i % len(mine.semantic)]) for i in range(count)]
+            self._pasted = sum(map(len, chosen)) / count
+            return mix(source, target, chosen)
+        self._pasted = 0.0
+        if source.masks is None or not source.masks.any():
+            return target
+        shown = source.masks.flatten(1).any(dim=1).nonzero()[:, 0]
+        places = torch.randperm(count, device=target.images.device)[:(count + 1) // 2]
+        self._pasted = len(places) / count
+        return mix_crops(source, target, places, shown[torch.randint(len(shown), places.shape, device=places.device)])
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
-        """Return nothing: the mixed window is the target."""
+        """Return nothing: what is mixed is the target."""
         return {}
 
     def metrics(self) -> dict[str, float]:
-        """Return how many classes the last step pasted into a window, on average."""
+        """Return how many classes the last step pasted into a window or crop, on average."""
         return {'pasted_classes': self._pasted}
