@@ -18,8 +18,10 @@ from sim2real_da.data.pictures import Pictures
 from sim2real_da.data.rare_classes import class_probabilities, draw, frame_shares, rare_rows
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier, ClassifierOutput, ClassTargets
+from sim2real_da.networks.classifier_weights import save_classifier
 from sim2real_da.networks.crop_sets import CropBatches, CropSet
-from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_targets
+from sim2real_da.networks.detector import Detector, DetectorOutput, DetectorTargets, detector_targets
+from sim2real_da.networks.network_weights import save_network
 from sim2real_da.networks.pose import DirectTargets, PoseTargets
 from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.networks.teacher_labels import teacher_labels
@@ -293,6 +295,32 @@ def test_feature_distance_is_nothing_at_the_start_and_grows(kind):
     loss.backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in network.parameters())
     assert all(torch.equal(p, frozen[name]) and p.grad is None for name, p in objective.frozen.named_parameters())
+
+
+@pytest.mark.parametrize('kind', ['classifier', 'pose', 'detector'])
+def test_features_of_weights_that_a_user_names_are_kept(kind, tmp_path):
+    network, other, path = small_network(kind).train(), small_network(kind), tmp_path / 'encoder.safetensors'
+    if kind == 'classifier':
+        save_classifier(path, other, 'source')
+    elif kind == 'pose':
+        save_network(path, 'pose', other, ['a', 'b'], 'source')
+    else:  # the detector of a bundle
+        bundle = Bundle.create({'box': MODEL, 'bar': replace(MODEL, name='bar')}, {'input_size': (64, 64), 'width': 16})
+        bundle.detector = other
+        bundle.save(path)
+    objective = FeatureDistance((1,), weight=1.0, encoder=str(path))
+    objective.start(network)
+    source, target = batches(kind)
+    found = float(joint_pass(network, [objective], source, target, 0)[1]['feature_distance'].detach())
+    with torch.no_grad():
+        mine = network(torch.cat([source.images, target.images])).features
+        theirs = other.eval()(source.images).features
+    expected = [float((a[:4] - b).norm(dim=1).mean()) for a, b in zip(mine, theirs)]
+    if kind != 'detector':  # all of a crop or picture counts
+        assert found == pytest.approx(np.mean(expected), rel=1e-4)
+    assert found > 1e-3
+    with pytest.raises(ValueError, match='encoder.safetensors has another architecture'):
+        objective.start(Detector(2, input_size=(128, 64), width=16))
 
 
 # class-mix

@@ -53,6 +53,9 @@ def test_fusion_stands_where_others_have_a_pyramid():
     assert isinstance(build_fusion('mix_transformer', CHANNELS, 16), ContextFusion)
     assert isinstance(build_fusion('resnet_tiny', CHANNELS, 16), Pyramid)
     assert isinstance(Detector(1, 'mix_transformer').pyramid, ContextFusion)
+    for kind in ('direct', 'dense'):
+        network = build_pose_network(1, kind, backbone='mix_transformer', width=16)
+        assert any(isinstance(module, ContextFusion) for module in network.modules())
     fusion = ContextFusion(CHANNELS, 16).eval()
     maps = [torch.rand(1, c, -(-60 // d), -(-80 // d), requires_grad=True) for c, d in zip(CHANNELS, (1, 2, 4, 8))]
     merged = fusion(maps)

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.models.resnet import BasicBlock
 
 from sim2real_da.geometry import project, quaternion_from_matrix, ray_rotation, transform_points
-from sim2real_da.networks.backbones import Normalise, build_backbone
+from sim2real_da.networks.backbones import Normalise, build_backbone, build_fusion
 from sim2real_da.networks.crops import PADDING
 from sim2real_da.networks.distributed import shared_mean
 from sim2real_da.networks.outputs import Targets
@@ -104,10 +104,14 @@ class DirectPoseNetwork(PoseNetwork):
         self.normalise = Normalise()
         self.backbone = build_backbone(backbone, frozen)
         _, fine, middle, coarse = self.backbone.channels
-        self.fine = nn.Conv2d(fine, width, 3, 2, 1)
-        self.middle = nn.Conv2d(middle, width, 1)
-        self.coarse = nn.Conv2d(coarse, width, 1)
-        self.merge = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.fusion: nn.Module | None = None
+        if backbone == 'mix_transformer':  # its own fusion works at stride 4, the sum of other backbones' maps at 16
+            self.fusion = nn.Sequential(build_fusion(backbone, self.backbone.channels, width), nn.AvgPool2d(4))
+        else:
+            self.fine = nn.Conv2d(fine, width, 3, 2, 1)
+            self.middle = nn.Conv2d(middle, width, 1)
+            self.coarse = nn.Conv2d(coarse, width, 1)
+            self.merge = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(inplace=True))
         self.mix = nn.Sequential(BasicBlock(width, width), BasicBlock(width, width))
         self.hidden = nn.Sequential(nn.Flatten(), nn.Linear(width * (crop_size // 16) ** 2, hidden), nn.ReLU())
         self.pose = nn.Linear(hidden, classes * NUMBERS)
@@ -128,8 +132,11 @@ class DirectPoseNetwork(PoseNetwork):
     def forward(self, crop: Tensor) -> DirectOutput:
         """Run on crops ``(B, 3, size, size)`` in [0, 1]."""
         maps = self.backbone(self.normalise(crop))
-        coarse = F.interpolate(self.coarse(maps[3]), size=maps[2].shape[-2:], mode='nearest')
-        merged = self.merge(self.fine(maps[1]) + self.middle(maps[2]) + coarse)  # (B, width, size / 16, size / 16)
+        if self.fusion is not None:
+            merged = self.fusion(maps)  # (B, width, size / 16, size / 16)
+        else:
+            coarse = F.interpolate(self.coarse(maps[3]), size=maps[2].shape[-2:], mode='nearest')
+            merged = self.merge(self.fine(maps[1]) + self.middle(maps[2]) + coarse)  # the same shape
         numbers = self.pose(self.hidden(self.mix(merged))).unflatten(1, (self.classes, NUMBERS))
         return DirectOutput(
             rotation_from_6d(numbers[..., :6]), 0.25 * numbers[..., 6:8], numbers[..., 8] - 0.3,

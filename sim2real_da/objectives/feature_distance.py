@@ -11,6 +11,7 @@ the first step.
 
 Deviations: the frozen encoder is a copy of the *source-trained* network, as it was when adaptation began, not an
 ImageNet one (there may be none for this architecture): it keeps what simulation taught, not what photographs taught.
+Who has weights of the same network that photographs taught names their file.
 The maps are those of strides 8 and 16 that all objectives look at, not the last stage's. The copy sees the very same
 pass (target images too, batch statistics of both domains), so the distance is that of the weights alone.
 """
@@ -18,13 +19,18 @@ pass (target images too, batch statistics of both domains), so the distance is t
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from sim2real_da.networks.detector import DetectorTargets
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.classifier_weights import load_classifier
+from sim2real_da.networks.detector import Detector, DetectorTargets
+from sim2real_da.networks.network_weights import load_network
 from sim2real_da.networks.pose import DenseTargets, PoseTargets
+from sim2real_da.networks.weights_file import kind_of, manifest_of
 from sim2real_da.objectives.base import Batch, Objective, Outputs
 
 LEAST_SHARE = 0.75  # of a cell that has to show an object
@@ -55,16 +61,30 @@ def feature_distance(mine: Tensor, theirs: Tensor, where: Tensor) -> Tensor:
     return (distance * mask).sum() / mask.sum().clamp(min=1)
 
 
+def _read(path: Path, like: nn.Module) -> nn.Module:
+    """Return the network of a weights file that is of this one's kind.
+
+    :raises WeightsError: for a file that is missing or damaged
+    """
+    kind = kind_of(manifest_of(path))
+    if kind == 'bundle':
+        bundle = Bundle.load(path)
+        return bundle.detector if isinstance(like, Detector) else bundle.pose
+    return load_classifier(path)[0] if kind == 'classifier' else load_network(path, kind)[0]
+
+
 class FeatureDistance(Objective):
     """Distance of the source samples' features from those of a frozen copy.
 
     :param channels: feature channels of the network; not used, every objective is built the same way
     :param weight: lambda_FD
+    :param encoder: weights file of a network of the same architecture, whose features are kept instead; it normalises
+        by its own statistics
     """
 
-    def __init__(self, channels: tuple[int, ...], weight: float = 0.005) -> None:
+    def __init__(self, channels: tuple[int, ...], weight: float = 0.005, encoder: str | None = None) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.encoder = weight, encoder
         self.frozen: nn.Module | None = None
 
     def players(self) -> list[nn.Parameter]:
@@ -72,8 +92,18 @@ class FeatureDistance(Objective):
         return []
 
     def start(self, network: nn.Module) -> None:
-        """Keep a copy."""
-        self.frozen = copy.deepcopy(network).requires_grad_(False)
+        """Keep a copy, or read the file.
+
+        :raises ValueError: when the file has another architecture
+        """
+        if self.encoder is None:
+            self.frozen = copy.deepcopy(network).requires_grad_(False)
+            return
+        other = _read(Path(self.encoder), network).requires_grad_(False)
+        if other.config != network.config:
+            raise ValueError(f'feature_distance: {self.encoder} has another architecture {other.config}, expected '
+                             f'{network.config}')
+        self.frozen = other.to(next(network.parameters()).device)
 
     def losses(self, outputs: Outputs) -> dict[str, Tensor]:
         """Return ``feature_distance``, the mean over the feature maps."""
@@ -81,8 +111,9 @@ class FeatureDistance(Objective):
         source, target = outputs.batches
         images = torch.cat([source.images, *([target.images] if target is not None else [])])
         with torch.no_grad():
-            # in the student's mode: batch statistics are those of this pass; the copy's running ones are never used
-            features = self.frozen.train(outputs.network is None or outputs.network.training)(images).features
+            # a copy in the student's mode: batch statistics are those of this pass, its running ones are never used
+            training = self.encoder is None and (outputs.network is None or outputs.network.training)
+            features = self.frozen.train(training)(images).features
         where, count = things(source), outputs.source_count
         values = [feature_distance(mine[:count], theirs[:count], where)
                   for mine, theirs in zip(outputs.features, features)]
