@@ -67,7 +67,7 @@ class Adaptation:
         self.teacher = (copy.deepcopy(network) if teacher is None else teacher).eval()
         device = next(network.parameters()).device
         channels: tuple[int, ...] = network.feature_channels  # type: ignore[assignment]
-        self.objectives = [o.to(device) for o in recipe.build(kind, channels)]
+        self.objectives = [o.to(device) for o in recipe.build(kind, channels, offline=steps is not None)]
         for objective in self.objectives:
             objective.start(network)
         self.parameters = [p for p in network.parameters() if p.requires_grad]

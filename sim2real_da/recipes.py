@@ -68,6 +68,7 @@ class Recipe:
 
     :param objectives: for each network a tuple of (objective name, options)
     :param offline: pace where the pictures are stored; the others are the online learner's
+    :param offline_options: for each network and objective the options that differ there
     :param learning_rate: AdamW
     :param discriminator_rate: Adam of the objectives' own players
     :param ema: decay of the teacher, which is what gets published; its first step copies
@@ -83,6 +84,7 @@ class Recipe:
     description: str = ''
     objectives: Mapping[str, tuple[tuple[str, dict[str, Any]], ...]] = field(default_factory=dict)
     offline: Offline = field(default_factory=Offline)
+    offline_options: Mapping[str, Mapping[str, dict[str, Any]]] = field(default_factory=dict)
     learning_rate: float = 1e-4
     discriminator_rate: float = 1e-3
     ema: float = 0.999
@@ -95,8 +97,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Check every value."""
-        pace = {name: value for name, value in vars(self).items() if name not in ('objectives', 'offline')}
-        check_options(pace, Recipe)
+        check_options(vars(self), Recipe)
         if self.ema > 1:
             raise ValueError(f'ema {self.ema}: expected a share, 0 to 1')
 
@@ -109,23 +110,29 @@ class Recipe:
 
         :raises RecipeError: naming the objective and its first step
         """
-        for name, values in self.objectives.get(network, ()):
+        for name, values in self.options(network, offline=True):
             if values.get('start', 0) >= steps:
                 raise RecipeError(f'recipe {self.name}: {name} starts at step {values["start"]}, but --steps {steps}: '
                                   'it would be the control under another name')
 
-    def build(self, network: str, channels: tuple[int, ...]) -> list[Objective]:
+    def options(self, network: str, offline: bool) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Return the objectives of a network with their options, online or for a run of known length."""
+        own = self.offline_options.get(network, {}) if offline else {}
+        return tuple((name, {**options, **own.get(name, {})}) for name, options in self.objectives.get(network, ()))
+
+    def build(self, network: str, channels: tuple[int, ...], offline: bool = False) -> list[Objective]:
         """Return fresh objectives for one network.
 
         :param network: 'detector', 'pose' or 'classifier'
         :param channels: of its feature maps
+        :param offline: whether they are for a run of known length
         :raises RecipeError: for an option that an objective does not have or cannot take, or a network the recipe does
             not train
         """
         if network not in self.objectives:
             raise RecipeError(f'recipe {self.name}: nothing for the {network}, only for {sorted(self.objectives)}')
         built = []
-        for name, options in self.objectives[network]:
+        for name, options in self.options(network, offline):
             try:
                 check_options(options, OBJECTIVES[name])
                 built.append(OBJECTIVES[name](channels, **options))
@@ -160,12 +167,12 @@ def load_recipe(name: str | Path) -> Recipe:
     objectives = {network: _objectives(path, network, content[network]) for network in NETWORKS if network in content}
     if not objectives:
         raise RecipeError(f'recipe {path}: no objectives; expected a key detector, pose or classifier')
-    section = 'offline'
+    section, own = 'offline', _differing(path, content.get('offline'), objectives)
     try:
-        offline = Offline(**_mapping(content.get('offline')))
+        offline = Offline(**{k: v for k, v in _mapping(content.get('offline')).items() if k not in NETWORKS})
         section = 'learner'
         return Recipe(path.stem, str(content.get('description', '')), objectives, offline,
-                      **_mapping(content.get('learner')))
+                      own, **_mapping(content.get('learner')))
     except (TypeError, ValueError) as error:
         raise RecipeError(f'recipe {path}: {section}: {error}') from error
 
@@ -182,15 +189,33 @@ def _objectives(path: Path, network: str, entries: Any) -> tuple[tuple[str, dict
         needed = OBJECTIVES[name].beside
         if needed and needed not in entries:
             raise RecipeError(f'recipe {path}: {network}: {name} does nothing without {needed}; expected it beside it')
-        try:
-            options = _mapping(entries[name])
-            check_options(options, OBJECTIVES[name])
-        except ValueError as error:
-            raise RecipeError(f'recipe {path}: {network}: {name}: {error}') from error
+        options = _checked(path, network, name, entries[name])
         if network != 'detector' and 'instance' in (options.get('levels') or ()):
             raise RecipeError(f"recipe {path}: {network}: {name}: level 'instance' is the detector's; a picture or a "
                               'crop shows one thing, expected sample or location')
     return tuple((name, _mapping(options)) for name, options in entries.items())
+
+
+def _differing(path: Path, offline: Any, objectives: Mapping[str, tuple[tuple[str, dict[str, Any]], ...]],
+               ) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the options that the section ``offline`` gives to objectives of the networks."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for network in (n for n in NETWORKS if isinstance(offline, dict) and n in offline):
+        known, entries = dict(objectives.get(network, ())), offline[network]
+        if not isinstance(entries, dict) or not set(entries) <= set(known):
+            raise RecipeError(f'recipe {path}: offline: {network}: {entries!r}: expected options for some of '
+                              f'{sorted(known)}, the objectives that this network has')
+        found[network] = {name: _checked(path, f'offline: {network}', name, own) for name, own in entries.items()}
+    return found
+
+
+def _checked(path: Path, where: str, name: str, options: Any) -> dict[str, Any]:
+    try:
+        options = _mapping(options)
+        check_options(options, OBJECTIVES[name])
+    except ValueError as error:
+        raise RecipeError(f'recipe {path}: {where}: {name}: {error}') from error
+    return dict(options)
 
 
 def _mapping(options: Any) -> dict[str, Any]:

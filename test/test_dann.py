@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from recipe_runs import BOXES, batches, take_steps
+from recipe_runs import BOXES, batches, small_network, take_steps
 from torch import nn
 
-from sim2real_da.adaptation import schedule
+from sim2real_da.adaptation import Adaptation, schedule
 from sim2real_da.networks.classifier import ClassifierOutput
 from sim2real_da.networks.detector import DetectorOutput, DetectorTargets, detector_targets
 from sim2real_da.objectives import Dann, Outputs
@@ -138,6 +138,16 @@ def test_lambda_follows_the_run_or_counts_steps():
     steps.losses(made)
     with pytest.raises(ValueError, match='no known end; expected steps'):
         whole.losses(made)
+
+
+def test_lambda_of_a_run_with_an_end_goes_with_it_on_every_network():
+    recipe = load_recipe('dann')
+    for kind in ('pose', 'detector', 'classifier'):
+        run, reports = take_steps(recipe, kind, 2, 2)
+        assert (run.objectives[1].high, run.objectives[1].steps) == (1.0, None)
+        assert reports[1]['lambda'] == pytest.approx(0.98661, abs=1e-5)  # half of the way
+    online = Adaptation(small_network('pose'), 'pose', recipe)
+    assert (online.objectives[1].high, online.objectives[1].steps) == (0.5, 50)
 
 
 def scene(features: list[torch.Tensor], score: float = 0.9) -> Outputs:

@@ -1077,6 +1077,9 @@ def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):
     ('pose: {supervised: {}}\nlearner: {ema: 2}', 'learner: ema 2: expected a share'),
     ('pose: {supervised: {}}\nlearner: [1]', 'learner: .*expected options by name'),
     ('pose: {supervised: {}}\noffline: {batch: 0}', 'offline: batch 0: expected a whole number from 1'),
+    ('pose: {supervised: {}}\noffline: {pose: {dann: {}}}', "offline: pose: .*for some of .'supervised"),
+    ('pose: {supervised: {}, dann: {}}\noffline: {pose: {dann: {high: x}}}', "offline: pose: dann: high 'x': expected"),
+    ('pose: {supervised: {}, dann: {}}\noffline: {pose: 3}', 'offline: pose: 3: expected options'),
     ('pose: {supervised: {}}\noffline: {learning_rate: fast}', "offline: learning_rate 'fast': expected a number"),
 ])
 def test_bad_recipes_are_named(tmp_path, text, message):

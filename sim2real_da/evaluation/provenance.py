@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,26 +17,37 @@ from sim2real_da import __version__
 from sim2real_da.resources import PACKAGE
 
 
-def provenance() -> dict[str, str]:
-    """Return command (paths outside the repository shortened to their names), commit and hardware."""
+def provenance() -> dict[str, Any]:
+    """Return command (paths outside the repository shortened to their names), commit and hardware.
+
+    ``uncommitted`` is there, and true, where tracked files differed from the commit.
+    """
     script, *words = sys.argv
     program = 'sim2real_da' if Path(script).name in ('sim2real_da', 'cli.py') else f'python {_short(script)}'
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return {'command': f'{program} {shlex.join(map(_short, words))}'.rstrip(), 'commit': COMMIT,
+            **({'uncommitted': True} if UNCOMMITTED else {}),
             'torch': torch.__version__, 'hardware': f'{device}, {torch.get_num_threads()} threads'}
 
 
 def commit() -> str:
     """Return the commit of the checkout that the package is in; of an installed package its version."""
-    checkout = PACKAGE.parent
-    if not (checkout / '.git').exists():
-        return f'version {__version__}'
-    return subprocess.run(['git', 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False,
-                          cwd=checkout).stdout.strip()
+    return _git('rev-parse', 'HEAD') if (PACKAGE.parent / '.git').exists() else f'version {__version__}'
+
+
+def uncommitted() -> bool:
+    """Return whether the checkout has changes to tracked files that are in no commit."""
+    return (PACKAGE.parent / '.git').exists() and bool(_git('status', '--porcelain', '--untracked-files=no'))
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(['git', *words], capture_output=True, text=True, check=False,
+                          cwd=PACKAGE.parent).stdout.strip()
 
 
 def _short(word: str) -> str:
     return Path(word).name if word.startswith(('/', '..')) else word
 
 
-COMMIT = commit()  # of the code that runs: the checkout may move on during a long run
+# of the code that runs: the checkout may move on during a long run
+COMMIT, UNCOMMITTED = commit(), uncommitted()

@@ -7,8 +7,9 @@ Candidate, running and source model are asked at the same places of the same fra
     InfoMax = H(mean p) - mean H(p)
 
 of their class probabilities there has to stay: answers as sure and as diverse as before. In the study of validators
-(docs/benchmarks.md) it ranked detectors and pose networks in the surrogate world as their labels do, while held-out
-simulation ranked them the wrong way round. A network that gives one sure answer everywhere has an InfoMax of 0.
+(docs/benchmarks.md) it ranked the detectors of a run in the surrogate world as their labels do, while held-out
+simulation ranked them the wrong way round. Of the poses of a run it says nothing; for the pose network it is a guard
+against collapse: a network that gives one sure answer everywhere has an InfoMax of 0.
 """
 
 from __future__ import annotations
