@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """``sim2real_da adapt``: own data in one command.
 
-Pictures with classes (folders of class sub-folders, ``.npz`` files): a classifier is trained on the source and adapted
-to the target. BOP data: detector and pose network of a weights file are adapted as the robot's session would, to one or
-more targets: BOP sets, recordings of cameras, folders of frames that robots kept (``keep_buffer``). A recipe for stored
-crops alone (``pixelda``, ``cycada``, ``dsn``) adapts the pose network, on crops where the detector finds something.
+Networks are trained on the source, or ``--start`` names some that are, and adapted to the target. Pictures with classes
+(folders of class sub-folders, ``.npz`` files): a classifier. BOP data: detector and pose network, as the robot's
+session would, to one or more targets: BOP sets, recordings of cameras, folders of frames that robots kept
+(``keep_buffer``). A recipe for stored crops alone (``pixelda``, ``cycada``, ``dsn``) adapts the pose network, on crops
+where the detector finds something.
 
 Several processes share the work under torchrun: ``torchrun --nproc-per-node 2 -m -- sim2real_da.cli adapt ...``.
 """
@@ -47,6 +48,7 @@ from sim2real_da.online.session import GAP
 from sim2real_da.recipes import Recipe, load_recipe
 from sim2real_da.resources import weights_path
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame
+from sim2real_da.training import Plan, train
 
 LOG = logging.getLogger(__name__)
 HELD_OUT = 10  # every so many source pictures are kept back to see whether training worked
@@ -72,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='weights file to write (default: adapted.safetensors)')
     parser.add_argument('--generator', type=Path,
                         help='write the recipe\'s trained generator here, for `pixelda: {frozen: FILE}` and translate')
-    parser.add_argument('--start', help="weights to start from, or the name of shipped ones ('tools'); BOP data need "
-                        'some')
+    parser.add_argument('--start', help="weights to start from, or the name of shipped ones ('tools'); default: some "
+                        "are trained on the source, BOP data's are kept beside --out")
     parser.add_argument('--size', type=int, default=32, help='side that pictures are brought to (default: 32)')
     parser.add_argument('--steps', type=int, help=f'of adaptation (default: {STEPS}, BOP data {FRAME_STEPS})')
     parser.add_argument('--source-steps', type=int, default=2000, help='of training on the source (default: 2000)')
@@ -179,7 +181,7 @@ def _is_bop(path: Path) -> bool:
 
 def _pictures(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], object]:
     steps = options.steps or STEPS
-    recipe.build('classifier', (8,))  # an error now, not after the training on the source
+    recipe.build('classifier', (8,), offline=True)  # an error now, not after the training on the source
     recipe.check_length('classifier', steps)
     network = load_classifier(weights_path(options.start), options.device)[0] if options.start else None
     size = network.size if network is not None else options.size
@@ -233,9 +235,7 @@ def _save_generator(options: argparse.Namespace, made: Adapted[Made]) -> None:
 def _posed(options: argparse.Namespace,
            recipe: Recipe) -> tuple[Bundle, BopDataset, list[LabelledFrame], list[Frame]]:
     """Return the weights to start from, the rendered set, its first frames, for the gate, and the target's frames."""
-    if not options.start:
-        raise ValueError('--start: BOP data need weights to start from; train some with sim2real_da train')
-    bundle = Bundle.load(weights_path(options.start))
+    bundle = Bundle.load(weights_path(options.start)) if options.start else None
     simulation = BopDataset(options.source, 'train')
     camera = read_calibration(options.camera_info, options.rectified) if options.camera_info else None
     least = HELD_OUT_FRAMES + GAP + recipe.source_frames
@@ -244,7 +244,20 @@ def _posed(options: argparse.Namespace,
                          'ground truth (sim2real_da render)')
     target = [frame for path in options.target
               for frame in target_frames(path, options.split, camera, options.image_topic, options.rectified)]
+    if bundle is None:
+        options.start = options.out.with_name(f'{options.out.stem}_source{options.out.suffix}')
+        LOG.info('%d steps on the source; --start %s goes on from there another time', options.source_steps,
+                 options.start)
+        bundle = train(_Training(options.source, 'train'), options.start, Plan(
+            steps=options.source_steps, seed=options.seed, device=options.device))
     return bundle, simulation, [simulation.frame(i) for i in simulation.ids()[:HELD_OUT_FRAMES]], target
+
+
+class _Training(BopDataset):
+    """A rendered set without the frames that the gate judges by."""
+
+    def ids(self) -> list[int]:
+        return super().ids()[HELD_OUT_FRAMES + GAP:]
 
 
 def _frames(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], object]:
@@ -267,7 +280,7 @@ def _frames(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], obj
 
 def _crops(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], object]:
     steps = options.steps or FRAME_STEPS
-    recipe.build('pose', (8,))
+    recipe.build('pose', (8,), offline=True)
     recipe.check_length('pose', steps)
     bundle, simulation, held_out, target = _posed(options, recipe)
     if not isinstance(bundle.pose, DirectPoseNetwork) or not simulation.classes() <= set(bundle.classes):

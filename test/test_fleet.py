@@ -22,9 +22,10 @@ from sim2real_da.cli import main
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier_weights import load_classifier
-from sim2real_da.networks.distributed import average_gradients, everywhere, mean_of, own_seed
+from sim2real_da.networks.distributed import average_gradients, everywhere, mean_of, own_seed, processes
 from sim2real_da.online.frame_files import FrameFiles
 from sim2real_da.online.gate import Decision
+from sim2real_da.training import Plan
 
 # Two steps of a detector by DANN on batches of the process's own; the adversary has an optimiser of its own. What comes
 # out has to be one network: weights, running statistics, teacher and adversary.
@@ -154,6 +155,19 @@ def test_a_fleet_learns_from_what_its_robots_saw(robots: tuple[Path, Path], tmp_
     assert not list(tmp_path.glob('[01].safetensors')), 'what has not passed the gate is not written'
 
 
+def test_a_training_within_a_command_joins_no_second_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    for name, value in {'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}.items():
+        monkeypatch.setenv(name, value)
+    with processes('cpu', share_normalisers=False) as outer:
+        with processes('cpu') as inner:
+            assert inner == outer == (0, 1, 'cpu')
+        assert torch.distributed.is_initialized(), 'the command goes on as one of the group'
+    assert not torch.distributed.is_initialized()
+
+
 def test_two_processes_write_one_classifier(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / 'source.npz', images=rng.integers(0, 255, (40, 16, 16), dtype=np.uint8),
@@ -188,6 +202,24 @@ def test_targets_that_do_not_fit_the_source(robots: tuple[Path, Path], tmp_path:
     assert 'several targets' in capsys.readouterr().err
     assert main([*arguments, str(tmp_path / 'rendered'), '--target', str(tmp_path / 'gone')]) == 2
     assert 'gone: no such folder or file' in capsys.readouterr().err
+
+
+def test_without_weights_some_are_trained_on_what_the_gate_does_not_judge_by(
+        robots: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    rendered, asked = rendered_set(tmp_path / 'rendered', 1, 40), []
+
+    def train(dataset: BopDataset, out: Path, plan: Plan) -> Bundle:
+        asked.append((dataset.ids(), out, plan.steps, plan.seed))
+        torch.manual_seed(0)
+        return Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16})
+
+    monkeypatch.setattr('sim2real_da.adapt.train', train)
+    words = ['adapt', '--recipe', 'dann', '--source', str(rendered), '--target', str(robots[0]), '--steps', '25',
+             '--out', str(tmp_path / 'mine.safetensors'), '--source-steps', '7', '--seed', '3']
+    assert main(words) == 2  # it goes on to adapt, for which six frames are too few
+    assert asked == [(BopDataset(rendered, 'train').ids()[32:], tmp_path / 'mine_source.safetensors', 7, 3)]
+    assert 'real frames: 6 of 8' in capsys.readouterr().err
 
 
 PIXELS = """

@@ -24,6 +24,13 @@ def processes(device: str, share_normalisers: bool = True) -> Iterator[tuple[int
     if 'RANK' not in os.environ:
         yield 0, 1, device
         return
+    if _together():  # a training within a command that has joined already
+        before, _sharing[0] = _sharing[0], share_normalisers
+        try:
+            yield distributed.get_rank(), distributed.get_world_size(), device
+        finally:
+            _sharing[0] = before
+        return
     if device.startswith('cuda'):
         device = f'cuda:{os.environ["LOCAL_RANK"]}'
         torch.cuda.set_device(device)
