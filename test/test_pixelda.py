@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from helpers import box_model, labelled_frame
 from pixel_batches import NETWORKS, batches, kind, same, state
 from scipy.spatial.transform import Rotation
 
 from sim2real_da.adaptation import Adaptation
+from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier, ClassTargets
 from sim2real_da.networks.classifier_weights import save_classifier
 from sim2real_da.networks.detector import Detector
@@ -23,7 +26,9 @@ from sim2real_da.networks.weights_file import WeightsError
 from sim2real_da.objectives import Batch, PixelDa, joint_pass
 from sim2real_da.objectives.pixelda import DECAY_STEPS, pairwise_error, pose_loss, quaternion_loss, rotation_loss
 from sim2real_da.objectives.turns import held_still, take_turn
+from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import RecipeError, load_recipe
+from sim2real_da.samples import Pose
 
 SMALL = {'blocks': 1, 'filters': 8, 'width': 4}
 
@@ -336,6 +341,23 @@ def test_a_frozen_generator_adapts_and_does_not_learn(name, tmp_path):
     before = state(objective)
     report = run.step(batches(name, network)[0], None)
     assert 'adapted_class' in report and 'generator' not in report and same(before, state(objective))
+
+
+def test_a_frozen_generator_works_online(tmp_path):
+    """The one cell of the table of techniques in which PixelDA learns beside a running robot."""
+    rng, model = np.random.default_rng(0), box_model('box')
+    bundle = Bundle.create({'box': model}, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    file = save_generator(ResidualGenerator(bundle.pose.crop_size, 1, 8), tmp_path / 'g.safetensors')
+    learner = Learner(bundle, frozen_recipe(tmp_path, file))
+    generator = learner.parts['pose'].objectives[1].generator
+    before, weights = state(generator), [p.clone() for p in learner.student.pose.parameters()]
+    seen = [labelled_frame(rng, model, Pose(np.array([0, 0, 0, 1.0]), np.array([0, 0, 0.5])))]
+    report = learner.step(seen, [])
+    assert not learner.needs_target and 'pose/adapted_class' in report and same(before, state(generator))
+    assert any(not torch.equal(a, b) for a, b in zip(weights, learner.student.pose.parameters()))
+    again = Learner(bundle, frozen_recipe(tmp_path, file))
+    again.load_state(learner.state())
+    assert again.step_count == 1 and again.step(seen, []).get('skipped') is None
 
 
 def test_a_frozen_generator_of_another_size_or_none_is_named(tmp_path):
