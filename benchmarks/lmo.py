@@ -224,8 +224,7 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=0)
     parser.add_argument('--json', type=Path, help='default: benchmarks/results/lmo*.json')
     options = parser.parse_args()
-    if len(options.minutes) < 4:
-        parser.error(f'--minutes: {len(options.minutes)} numbers, expected at least 4')
+    options.minutes = [*options.minutes, *[0.0] * (4 - len(options.minutes))]  # stages that are not named are left out
     if any(options.minutes[4:]) and not options.minutes[3]:
         parser.error('--minutes: further trainings on larger crops go on from a first one')
     if options.minutes[3] and not any(options.minutes[1:3]):

@@ -237,6 +237,8 @@ def _posed(options: argparse.Namespace,
     """Return the weights to start from, the rendered set, its first frames, for the gate, and the target's frames."""
     bundle = Bundle.load(weights_path(options.start)) if options.start else None
     simulation = BopDataset(options.source, 'train')
+    if bundle is not None:
+        bundle.check_sizes(simulation.diameters(), str(options.source))
     camera = read_calibration(options.camera_info, options.rectified) if options.camera_info else None
     least = HELD_OUT_FRAMES + GAP + recipe.source_frames
     if not simulation.has_ground_truth or len(simulation.ids()) < least:

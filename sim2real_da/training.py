@@ -15,6 +15,7 @@ import itertools
 import logging
 import math
 import os
+import sys
 import time
 import zlib
 from collections import deque
@@ -423,13 +424,12 @@ def run(options: argparse.Namespace) -> None:
         log.info('wrote %s', options.out)
 
 
-def main() -> None:
-    """Run as ``python -m sim2real_da.training`` or under torchrun."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_arguments(parser)
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    run(parser.parse_args())
+def main() -> int:
+    """Run as ``python -m sim2real_da.training`` or under torchrun: ``sim2real_da train`` with the same options."""
+    from sim2real_da.cli import main as command  # it imports the commands, this one among them
+
+    return command(['train', *sys.argv[1:]])
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

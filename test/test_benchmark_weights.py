@@ -14,6 +14,7 @@ from sim2real_da.networks.classifier_weights import load_classifier
 from sim2real_da.networks.network_weights import load_network
 
 WEIGHTS = Path(__file__).parent.parent / 'benchmarks' / 'weights'
+RESULTS = WEIGHTS.parent / 'results'
 CLASSES = {'mnistm': 10, 'usps': 10, 'gtsrb': 38}
 ROWS = ('source_only', 'source_continued', 'adapted', 'target_only')
 
@@ -23,6 +24,8 @@ def test_a_row_of_the_lmo_table_can_be_measured_again(row):
     path = WEIGHTS / f'lmo_{row}.safetensors'
     assert path.stat().st_size < 30e6
     bundle = Bundle.load(path)  # checks the checksum and that every number is finite
+    made_by = {'source_only': 'source', 'adapted': json.loads((RESULTS / 'lmo.json').read_text())['adapted']}
+    assert bundle.recipe == made_by.get(row, row)
     assert bundle.classes == tuple(f'obj_{n:06d}' for n in (1, 5, 6, 8, 9, 10, 11, 12))
     assert bundle.created['pose' if 'pose' in bundle.created else 'steps']
     assert {bundle.objects['obj_000010'].symmetric, bundle.objects['obj_000011'].symmetric} == {True}
@@ -48,5 +51,5 @@ def test_a_row_of_the_crops_tables_can_be_measured_again(path):
 
 def measured(task: str, method: str) -> bool:
     """Return whether a result file has this row."""
-    results = (json.loads(p.read_text()).get('tasks', {}) for p in (WEIGHTS.parent / 'results').glob('*.json'))
+    results = (json.loads(p.read_text()).get('tasks', {}) for p in RESULTS.glob('*.json'))
     return any(method in tasks.get(task, {}) for tasks in results)

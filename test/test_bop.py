@@ -63,6 +63,22 @@ def test_conventions_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(label.box, [9.5, 19.5, 14.5, 25.5])
 
 
+@pytest.mark.parametrize('camera', [{}, {'cam_K': [60, 0]}, {'cam_K': 'wide'}, {'cam_K': None}])
+def test_a_camera_that_is_none_is_named(camera: dict, tmp_path: Path) -> None:
+    folder = tiny_set(tmp_path)
+    (folder / 'test' / '000002' / 'scene_camera.json').write_text(json.dumps({'7': camera}))
+    with pytest.raises(ValueError, match='scene_camera.json: picture 7: .*expected cam_K with nine numbers'):
+        BopDataset(folder).frame(7)
+
+
+def test_poses_in_metres_are_named(tmp_path: Path) -> None:
+    folder = tiny_set(tmp_path)
+    truth = folder / 'test' / '000002' / 'scene_gt.json'
+    truth.write_text(truth.read_text().replace('[100, -200, 1000]', '[0.1, -0.2, 1.0]'))
+    with pytest.raises(ValueError, match='scene_gt.json: frame 7, entry 0: .*in metres, expected millimetres'):
+        BopDataset(folder).frame(7)
+
+
 def test_without_ground_truth_there_are_no_labels(tmp_path: Path) -> None:
     data = BopDataset(tiny_set(tmp_path, truth=False))
     assert not data.has_ground_truth

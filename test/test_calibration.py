@@ -205,6 +205,11 @@ def test_the_command_writes_factors_figure_and_numbers(tmp_path: Path, monkeypat
         assert result['after'][block]['coverage']['0.9'] == pytest.approx(0.9, abs=0.12)
     assert main([*arguments, '--count', '18']) == 2
     assert '18 poses found in one half of the frames, need 20' in capsys.readouterr().err
+    for info in (data / 'train').glob('*/scene_gt_info.json'):
+        hidden = {n: [{**o, 'visib_fract': 0.1} for o in own] for n, own in json.loads(info.read_text()).items()}
+        info.write_text(json.dumps(hidden))
+    assert main(arguments) == 2
+    assert 'empty split: no object is a quarter visible in 60 frames' in capsys.readouterr().err
 
 
 def test_the_estimator_emits_scaled_covariances(monkeypatch):

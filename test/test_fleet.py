@@ -190,6 +190,17 @@ def test_too_few_frames_are_said_in_one_line(robots: tuple[Path, Path], tmp_path
     assert '26 rendered frames, expected 36 or more' in said
 
 
+def test_objects_of_another_size_are_refused_before_any_work(
+        robots: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str]) -> None:
+    rendered_set(tmp_path / 'rendered', 1, 40)
+    Bundle.create({'box': box_model('box')}, {'width': 16}, {'width': 16}).save(tmp_path / 'start.safetensors')
+    monkeypatch.setattr(BopDataset, 'diameters', lambda _: {'box': 2 * box_model('box').diameter})
+    assert main(['adapt', '--recipe', 'dann', '--source', str(tmp_path / 'rendered'), '--target', str(robots[0]),
+                 '--start', str(tmp_path / 'start.safetensors'), '--out', str(tmp_path / 'o.safetensors')]) == 2
+    assert 'weights for other objects: they know box with a diameter of' in capsys.readouterr().err
+
+
 def test_targets_that_do_not_fit_the_source(robots: tuple[Path, Path], tmp_path: Path,
                                             capsys: pytest.CaptureFixture[str]) -> None:
     rendered_set(tmp_path / 'rendered', 1, 2)

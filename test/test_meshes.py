@@ -14,7 +14,7 @@ import pytest
 import trimesh
 
 from sim2real_da.simulation.meshes import GREY, prepared_mesh, read_mesh
-from sim2real_da.simulation.objects import bop_models, bop_names, bop_objects
+from sim2real_da.simulation.objects import bop_diameters, bop_models, bop_names, bop_objects
 
 RED, BLUE = (255, 0, 0, 255), (0, 0, 255, 255)
 
@@ -44,6 +44,7 @@ def models(folder: Path, mesh: Any = None, **changes: Any) -> Path:
 
 def test_a_good_folder_is_read_and_may_name_its_objects(tmp_path: Path) -> None:
     assert list(bop_models(models(tmp_path / 'plain'))) == ['obj_000004']
+    assert bop_diameters(tmp_path / 'plain') == {'obj_000004': pytest.approx(0.1204)}
     named = models(tmp_path / 'named', name='brick', upright=False)
     assert bop_names(named) == {4: 'brick'} and list(bop_models(named)) == ['brick']
     (found,) = bop_objects(named)
@@ -135,6 +136,12 @@ def test_meshes_without_shared_vertices_are_simplified_whole(tmp_path: Path) -> 
 def test_numbers_and_files_that_cannot_be_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='models_info.json: a diameter of 0 mm for obj_000004.ply'):
         bop_models(models(tmp_path / 'zero', diameter=0))
+    with pytest.raises(ValueError, match="models_info.json: a diameter of 'big' mm for obj_000004.ply; expected"):
+        bop_models(models(tmp_path / 'text', diameter='big'))
+    number = models(tmp_path / 'number')
+    (number / 'models_info.json').write_text('{"4": 7}')
+    with pytest.raises(ValueError, match='models_info.json: object 4 is 7; expected its measures by name'):
+        bop_models(number)
     with pytest.raises(ValueError, match='models_info.json: symmetries of obj_000004 are not readable'):
         bop_models(models(tmp_path / 'turns', symmetries_discrete=[[1, 0, 0]]))
     folder = models(tmp_path / 'bare')

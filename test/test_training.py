@@ -64,11 +64,11 @@ def batch(bundle: Bundle, rank: int, world: int):
     mine = frames[rank * 4 // world:(rank + 1) * 4 // world]
     windows = detector_batch(mine, bundle.classes, (320, 240))
     rng = np.random.default_rng(0)
-    crops, targets = PoseBatcher(bundle.objects, bundle.pose).batch(frames[1:] + frames[1:2], rng, 4)
+    crops, targets, _ = PoseBatcher(bundle.objects, bundle.pose).batch(frames[1:] + frames[1:2], rng, 4)
     targets.classes[3] = 1  # "none of them", in the second half
     rows = slice(rank * len(crops) // world, (rank + 1) * len(crops) // world)
     own = type(targets.of)(*[getattr(targets.of, f)[rows] for f in targets.of.__dataclass_fields__])
-    return Batch(windows, (crops[rows], PoseTargets(targets.classes[rows], own)))
+    return Batch(windows, (crops[rows], PoseTargets(targets.classes[rows], own), None))
 
 
 def pose(seed: int) -> Pose:
@@ -140,6 +140,12 @@ def test_a_run_writes_weights_curves_and_an_early_look_and_goes_on(rendered, tmp
     assert not torch.equal(apart.pose.pose.weight, first.pose.pose.weight)
 
 
+def test_under_torchrun_a_mistake_is_one_line_too(monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', ['train', '--data', 'nowhere', '--out', 'w.safetensors'])
+    assert main() == 2
+    assert 'sim2real_da: nowhere' in capsys.readouterr().err
+
+
 def test_another_representation_and_larger_crops_keep_the_backbone(rendered, tmp_path, monkeypatch):
     bundle = Bundle.create({'obj_000001': box_model('obj_000001')}, None, {'representation': 'dense'})
     bundle.covariance_factors = (2.0, 3.0)
@@ -152,7 +158,7 @@ def test_another_representation_and_larger_crops_keep_the_backbone(rendered, tmp
         'train', '--data', str(rendered), '--start', str(start), '--out', str(out), '--networks', 'pose',
         '--representation', 'direct', '--crop-size', '96', '--looks', '2', '--steps', '1', '--threads', '1'])
     monkeypatch.setattr('sim2real_da.training.Plan', partial(Plan, rate=0.0))
-    main()
+    assert main() == 0
     made = Bundle.load(out)
     assert made.pose.config['representation'] == 'direct' and made.covariance_factors == (1.0, 1.0)
     assert (made.pose.crop_size, made.pose.looks) == (96, 2)

@@ -26,13 +26,21 @@ from numpy.typing import NDArray
 from sim2real_da.data.decoding import decoded
 from sim2real_da.geometry import matrix_from_quaternion, project, quaternion_from_matrix, transform_points
 from sim2real_da.samples import Frame, Intrinsics, LabelledFrame, ObjectLabel, ObjectModel, Pose
-from sim2real_da.simulation.objects import SimObject, bop_models, bop_names, bop_objects, load_objects
+from sim2real_da.simulation.objects import (
+    SimObject,
+    bop_diameters,
+    bop_models,
+    bop_names,
+    bop_objects,
+    load_objects,
+)
 
 LOG = logging.getLogger(__name__)
 _T = TypeVar('_T')
 SCENE_STEP = 1_000_000  # id of a frame = scene * SCENE_STEP + number, where a split has several scenes
 LMO_LAST_ADAPTATION = 611
 MASKS = {'instances': ('instances',), 'mask_visib': ('mask_visib',), 'both': ('instances', 'mask_visib'), 'none': ()}
+NEAREST = 0.01  # metres from the camera to an object's origin
 _ENDINGS = {'.png': b'IEND\xaeB`\x82', '.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9'}
 
 
@@ -96,8 +104,12 @@ class _Scene:
     def camera(self, number: int, width: int, height: int) -> Intrinsics:
         if number not in self.cameras:
             raise ValueError(f'{self.folder}/scene_camera.json: no entry for picture {number}')
-        k = self.cameras[number]['cam_K']
-        return Intrinsics(width, height, float(k[0]), float(k[4]), float(k[2]), float(k[5]))
+        try:
+            k = [float(v) for v in self.cameras[number]['cam_K']]
+            return Intrinsics(width, height, k[0], k[4], k[2], k[5])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(f'{self.folder}/scene_camera.json: picture {number}: {type(error).__name__} {error}; '
+                             'expected cam_K with nine numbers') from error
 
     def masks(self, number: int, count: int) -> list[NDArray[np.bool_] | None]:
         together = self.folder / 'instances' / f'{number:06d}.png'
@@ -173,6 +185,15 @@ class BopDataset:
             except FileNotFoundError as error:
                 errors.append(str(error))
         raise FileNotFoundError('; '.join(errors))
+
+    def diameters(self) -> dict[str, float]:
+        """Return the objects' diameters in metres by class name; empty where there are no models."""
+        if self._of_tools():
+            return {name: model.diameter for name, model in self.objects().items()}
+        try:
+            return self._from_models(bop_diameters)
+        except FileNotFoundError:
+            return {}
 
     def objects(self) -> dict[str, ObjectModel]:
         """Return the object models by class name, in order of their ids.
@@ -283,6 +304,9 @@ class BopDataset:
         pose = Pose(
             quaternion_from_matrix(np.asarray(entry['cam_R_m2c'], dtype=np.float64).reshape(3, 3)),
             np.asarray(entry['cam_t_m2c'], dtype=np.float64) / 1000)
+        if np.linalg.norm(pose.translation) < NEAREST:
+            raise ValueError(f'cam_t_m2c {entry["cam_t_m2c"]}: an object closer than a centimetre; it seems to be in '
+                             'metres, expected millimetres')
         visible = float(info['visib_fract']) if 'visib_fract' in info else None
         if visible == 0:
             return None

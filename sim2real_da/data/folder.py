@@ -57,6 +57,10 @@ class RenderedFrames:
         self.held_out_ids = [apart[i] for i in self._rng.permutation(len(apart))[:holdout]]
         self.training_ids = [frame_id for scene in scenes for frame_id in scene]
 
+    def diameters(self) -> dict[str, float]:
+        """Return :meth:`.BopDataset.diameters`."""
+        return self._dataset.diameters()
+
     def held_out(self) -> list[LabelledFrame]:
         """Read the frames for validation.
 

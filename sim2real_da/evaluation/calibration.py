@@ -31,6 +31,7 @@ from sim2real_da.data.bop import BopDataset
 from sim2real_da.evaluation.command import Answer, answer, recorded, write_json
 from sim2real_da.evaluation.metrics import SCORE, match
 from sim2real_da.evaluation.pose_error import difference
+from sim2real_da.networks.batches import CROP_VISIBLE
 from sim2real_da.networks.bundle import Bundle, with_covariance_factors, write_atomically
 from sim2real_da.networks.estimator import Estimator
 from sim2real_da.networks.pose import scaled_covariance
@@ -173,6 +174,8 @@ def run(options: argparse.Namespace) -> None:
     bundle = Bundle.load(path)
     bundle.covariance_factors = (1.0, 1.0)  # of an earlier calibration; the new factors replace them
     dataset = BopDataset(options.data, options.split)
+    if dataset.has_ground_truth and not dataset.instances(CROP_VISIBLE):
+        raise ValueError(f'{options.data}: empty split: no object is a quarter visible in {len(dataset.ids())} frames')
     frames = islice(recorded(dataset, bundle), options.count)
     answers = list(answer(Estimator(bundle, options.device, SCORE), frames))
     objects, half = {**bundle.objects, **dataset.objects()}, (len(answers) + 1) // 2

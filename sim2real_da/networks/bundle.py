@@ -106,8 +106,17 @@ class Bundle:
         if not known or (every and len(known) < len(objects)):
             raise ValueError(f'weights for other objects: they know {", ".join(self.classes)}; {where} has '
                              f'{", ".join(objects)}')
-        for name in sorted(known):
-            own, other = self.objects[name].diameter, objects[name].diameter
+        self.check_sizes({name: model.diameter for name, model in objects.items()}, where)
+
+    def check_sizes(self, diameters: Mapping[str, float], where: str) -> None:
+        """Refuse objects that have the names of known ones and another size.
+
+        :param diameters: metres, by name; what the bundle does not know is passed over
+        :param where: the data, for the message
+        :raises ValueError: naming the object and what differs
+        """
+        for name in sorted(set(self.classes) & set(diameters)):
+            own, other = self.objects[name].diameter, diameters[name]
             if not math.isclose(own, other, rel_tol=SAME_SIZE):
                 raise ValueError(f'weights for other objects: they know {name} with a diameter of {1000 * own:.1f} mm, '
                                  f'in {where} it has {1000 * other:.1f} mm')

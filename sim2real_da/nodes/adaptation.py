@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +131,14 @@ class Adaptation(ManagedNode):
         self._alone.enter_context(alone_in(self._state_dir))
         bundle = Bundle.load(weights_path(self.get('weights')))
         # before the session, which writes the first version: a folder that cannot be used leaves nothing behind
-        self._rendered = self._open_folder(bundle.classes) if self.get('source') == 'folder' else None
+        self._rendered = self._open_folder(bundle) if self.get('source') == 'folder' else None
         self._session = AdaptationSession(
             bundle, recipe, WeightStore(self._state_dir),
             device=self.get('device'), seed=self.get('seed'), holdout=self.get('holdout'),
             gate_every=self.get('gate_every'), tolerance=self.get('tolerance'),
             buffer_bytes=self.get('buffer_mb') * 1024 * 1024, max_steps=self.get('max_steps'),
             buffer_folder=self._state_dir / 'frames' if self.get('keep_buffer') else None,
-            evidence=self.get('evidence'), labelled=self._labelled(bundle.classes))
+            evidence=self.get('evidence'), labelled=self._labelled(bundle))
         for labelled in self._rendered.held_out() if self._rendered else ():  # validation frames come first
             self._session.add_source(labelled)
         self._lock = threading.Lock()  # the session is used from one thread at a time
@@ -210,22 +210,24 @@ class Adaptation(ManagedNode):
 
     # --- simulation from a folder ----------------------------------------
 
-    def _open_folder(self, classes: Collection[str]) -> RenderedFrames:
+    def _open_folder(self, bundle: Bundle) -> RenderedFrames:
         folder = self.get('source_folder')
         if not folder:
             raise ValueError('source_folder: empty, expected the folder of a set written by sim2real_da render')
-        rendered = RenderedFrames(Path(folder).expanduser(), classes, self.get('holdout'), self.get('seed'))
+        rendered = RenderedFrames(Path(folder).expanduser(), bundle.classes, self.get('holdout'), self.get('seed'))
+        bundle.check_sizes(rendered.diameters(), folder)
         self.get_logger().info(f'{folder}: {len(rendered.training_ids)} frames to train on, '
                                f'{len(rendered.held_out_ids)} of other scenes for validation')
         return rendered
 
-    def _labelled(self, classes: Collection[str]) -> list[LabelledFrame]:
+    def _labelled(self, bundle: Bundle) -> list[LabelledFrame]:
         """Return the labelled camera frames by which the gate decides, where there are any."""
         folder = self.get('labelled_folder')
         if not folder:
             return []
         try:
-            dataset = labelled_set(Path(folder).expanduser(), 'test', classes)
+            dataset = labelled_set(Path(folder).expanduser(), 'test', bundle.classes)
+            bundle.check_sizes(dataset.diameters(), folder)
         except (ValueError, OSError) as error:
             raise ValueError(f'labelled_folder {error}') from error
         frames = [dataset.frame(frame_id) for frame_id in dataset.ids()]

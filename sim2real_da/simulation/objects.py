@@ -194,6 +194,18 @@ def _diameter(vertices: NDArray[np.float64]) -> float:
     return float(pdist(vertices).max())
 
 
+def bop_diameters(folder: Path) -> dict[str, float]:
+    """Return the objects' diameters in metres by class name, without a look at the meshes."""
+    return {name: _millimetres(path.with_name('models_info.json'), path, info['diameter']) / 1000
+            for _, name, path, info in _bop_files(folder)}
+
+
+def _millimetres(table: Path, mesh: Path, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f'{table}: a diameter of {value!r} mm for {mesh.name}; expected a number above 0')
+    return float(value)
+
+
 def _bop_files(folder: Path) -> list[tuple[int, str, Path, dict[str, Any]]]:
     """Return id, class name, PLY and entry of each object, in order of the ids."""
     folder = models_folder(Path(folder))
@@ -205,6 +217,8 @@ def _bop_files(folder: Path) -> list[tuple[int, str, Path, dict[str, Any]]]:
                          ) from error
     found = []
     for number, info in sorted(infos.items()):
+        if not isinstance(info, dict):
+            raise ValueError(f'{table}: object {number} is {info!r}; expected its measures by name, in millimetres')
         missing = [key for key in MEASURES if key not in info]
         if missing:
             raise ValueError(f'{table}: object {number} has no {", ".join(missing)}; expected them in millimetres')
@@ -225,10 +239,7 @@ def _bop_files(folder: Path) -> list[tuple[int, str, Path, dict[str, Any]]]:
 def _read(name: str, path: Path, info: dict[str, Any], faces: int) -> tuple[ObjectModel, Part]:
     mesh = prepared_mesh(path, faces)
     part = Part(mesh['vertices'], mesh['faces'], mesh['colours'])
-    diameter = float(info['diameter']) / 1000
-    if not diameter > 0:
-        raise ValueError(f'{path.with_name("models_info.json")}: a diameter of {1000 * diameter:g} mm for {path.name}; '
-                         'expected more than 0')
+    diameter = _millimetres(path.with_name('models_info.json'), path, info['diameter']) / 1000
     ratio = float(np.linalg.norm(np.ptp(part.vertices, axis=0))) / diameter
     table = path.with_name('models_info.json')
     # a box's diagonal is 1 to 1.74 times the diameter of what fills it; simplifying changes little
