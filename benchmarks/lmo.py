@@ -134,6 +134,7 @@ def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, ta
     :param work: folder of adapted models, which are not made again
     :param keep: where the weights of the control and of the recipe chosen by InfoMax go (seed 0)
     """
+    source = shipped(source)
     replay = [simulation.frame(i) for i in simulation.ids()[-SOURCE_FRAMES:]]
     runs: dict[str, list[dict[str, float]]] = {}
     bundles: dict[str, list[Bundle]] = {}
@@ -144,6 +145,7 @@ def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, ta
         for seed in range(options.seeds):
             bundle, course = adapted_model(options, work / f'{recipe}_{options.steps}_{seed}.safetensors', source,
                                            recipe, seed, replay, target)
+            bundle = shipped(bundle)
             bundles[recipe].append(bundle)
             runs[recipe].append({**score(bundle, scoring, options.device), **course})
             log.info('%s seed %d: %s', recipe, seed, runs[recipe][-1])
@@ -156,6 +158,11 @@ def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, ta
                 bundles[recipe][0].save(keep / f'lmo_{name}.safetensors', half=True)
     return {'adapted': adapted, 'infomax': seen, 'runs': runs,
             'rows': {'source_only': only, **{k: spread(v) for k, v in runs.items()}}}
+
+
+def shipped(bundle: Bundle) -> Bundle:
+    """Return the weights as they are committed, in 16 bits: a row is of what anyone can measure again."""
+    return Bundle.from_bytes(bundle.to_bytes(half=True))
 
 
 def adapted_model(options: argparse.Namespace, out: Path, source: Bundle, recipe: str, seed: int,
@@ -264,7 +271,7 @@ def main() -> None:
     found = rows(options, source, simulation, target, scoring, options.work / 'adapted', weights)
     bound = fine_tuned(source, options.data, stream, options.work / 'target_only.safetensors')
     bound.save(weights / 'lmo_target_only.safetensors', half=True)
-    found['rows']['target_only'] = score(bound, scoring, options.device)
+    found['rows']['target_only'] = score(shipped(bound), scoring, options.device)
     log.info('target_only: %s', found['rows']['target_only'])
     write(options.json or results / 'lmo.json', found)
 

@@ -63,7 +63,7 @@ class Simulation:
 
 
 def test_the_adapted_row_is_chosen_by_infomax_and_kept(scripts, tmp_path, monkeypatch):
-    lmo, runs = scripts['lmo'], []
+    lmo, runs, scored = scripts['lmo'], [], []
 
     def adapt(bundle, recipe, seed, source, target, **_):
         runs.append((recipe, seed))
@@ -74,7 +74,7 @@ def test_the_adapted_row_is_chosen_by_infomax_and_kept(scripts, tmp_path, monkey
     # the control has the highest, and may not be taken; of the others the second recipe's mean is higher
     infomax = {'source_only': 0.5, 'source_continued': 3.0, 'dann': 1.0, 'minent': 2.0}
     monkeypatch.setattr(lmo, 'adapt', adapt)
-    monkeypatch.setattr(lmo, 'score', lambda bundle, *_: dict.fromkeys(lmo.KEYS, 0.25))
+    monkeypatch.setattr(lmo, 'score', lambda bundle, *_: scored.append(bundle) or dict.fromkeys(lmo.KEYS, 0.25))
     monkeypatch.setattr(lmo, 'infomax', lambda bundles, _: {k: {'detector': infomax[k], 'pose': 0.0} for k in bundles})
     options = argparse.Namespace(recipes=['source_continued', 'dann', 'minent'], seeds=2, steps=7, device='cpu')
     source = Bundle.create({'box': MODEL})
@@ -82,6 +82,8 @@ def test_the_adapted_row_is_chosen_by_infomax_and_kept(scripts, tmp_path, monkey
         found = lmo.rows(options, source, Simulation(), [], [], tmp_path / 'work', tmp_path)
         assert runs == [(r, s) for r in options.recipes for s in (0, 1)]
     assert found['adapted'] == 'minent'
+    for bundle in scored:  # every row is of the 16 bits that are committed
+        assert all(torch.equal(p, p.half().float()) for p in bundle.pose.parameters())
     assert found['rows']['dann']['ap50'] == {'mean': 0.25, 'std': 0.0}
     assert Bundle.load(tmp_path / 'lmo_adapted.safetensors').recipe == 'minent'
     assert Bundle.load(tmp_path / 'lmo_source_continued.safetensors').recipe == 'source_continued'

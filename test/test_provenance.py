@@ -35,6 +35,15 @@ def test_changes_that_are_in_no_commit_are_told(checkout, monkeypatch):
     assert 'uncommitted' not in provenance.provenance()
 
 
+def test_hardware_names_the_processor(monkeypatch):
+    monkeypatch.setattr(provenance.torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(provenance.Path, 'is_file', lambda _: True)
+    monkeypatch.setattr(provenance.Path, 'read_text', lambda _: 'flags\t: a b\nmodel name\t: Some CPU @ 2 GHz\n')
+    assert provenance.provenance()['hardware'].startswith('Some CPU @ 2 GHz, ')
+    monkeypatch.setattr(provenance.Path, 'read_text', lambda _: 'Hardware\t: board\n')
+    assert provenance.provenance()['hardware'].startswith(f'{provenance.platform.machine()}, ')
+
+
 def test_an_installed_package_tells_its_version(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, 'PACKAGE', tmp_path / 'package')
     assert provenance.commit().startswith('version ') and not provenance.uncommitted()

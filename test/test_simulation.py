@@ -26,7 +26,8 @@ from sim2real_da.data.bop import BopDataset  # noqa: E402
 from sim2real_da.resources import config_folder  # noqa: E402
 from sim2real_da.samples import Intrinsics, LabelledFrame, ObjectLabel  # noqa: E402
 from sim2real_da.simulation import render  # noqa: E402
-from sim2real_da.simulation.objects import bop_symmetries, continuous_symmetry, load_objects  # noqa: E402
+from sim2real_da.simulation.models import write_models  # noqa: E402
+from sim2real_da.simulation.objects import bop_objects, bop_symmetries, continuous_symmetry, load_objects  # noqa: E402
 from sim2real_da.simulation.randomisation import Randomisation  # noqa: E402
 from sim2real_da.simulation.sensor import Sensor  # noqa: E402
 from sim2real_da.simulation.simulator import DROPPED, Layout, Simulator, _room_textures, arrange_upright  # noqa: E402
@@ -463,6 +464,8 @@ def test_a_set_is_read_by_others(tmp_path: Path) -> None:
     truth, info, camera = (json.loads((scene / f'{name}.json').read_text())
                            for name in ('scene_gt', 'scene_gt_info', 'scene_camera'))
     assert list(truth) == list(info) == list(camera) == ['0', '1']
+    models = json.loads((tmp_path / 'models' / 'models_info.json').read_text())
+    assert {str(p['obj_id']) for poses in truth.values() for p in poses} <= set(models)
     for number in truth:
         assert cv2.imread(str(scene / 'rgb' / f'{int(number):06d}.jpg')).shape == (120, 160, 3)
         k = camera[number]['cam_K']
@@ -478,6 +481,22 @@ def test_a_set_is_read_by_others(tmp_path: Path) -> None:
             # millimetres, and the model's origin is where the picture shows the object
             tx, ty, tz = pose['cam_t_m2c']
             assert 200 < tz < 3000 and left - wide < k[0] * tx / tz + k[2] < left + 2 * wide
+
+
+def test_models_of_a_set_of_tools_are_the_tools(tmp_path: Path) -> None:
+    """Shape, size and symmetries survive as a BOP models folder, in which other tools look for them."""
+    write_models(load_objects('tools'), tmp_path)
+    for written, own in zip(bop_objects(tmp_path, faces=0), load_objects('tools'), strict=True):
+        assert (written.name, written.upright) == (own.name, own.upright)
+        assert written.model.diameter == pytest.approx(own.model.diameter)
+        np.testing.assert_allclose(written.model.minimum, own.model.minimum, atol=1e-6)
+        np.testing.assert_allclose(written.model.size, own.model.size, atol=1e-6)
+        np.testing.assert_allclose(written.model.symmetries, own.model.symmetries, atol=1e-6)
+        drawn = [part for part in own.parts if part.draw]
+        assert len(written.parts[0].faces) == sum(len(part.faces) for part in drawn)
+        found = {tuple(colour) for colour in np.round(np.broadcast_to(
+            written.parts[0].colours, (len(written.parts[0].faces), 3)), 2)}
+        assert len(found) >= len({tuple(np.round(part.colours, 2).ravel()[:3]) for part in drawn}) > 1
 
 
 def test_a_set_can_be_taken_elsewhere(lmo: Path, tmp_path: Path) -> None:

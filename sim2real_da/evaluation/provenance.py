@@ -24,10 +24,18 @@ def provenance() -> dict[str, Any]:
     """
     script, *words = sys.argv
     program = 'sim2real_da' if Path(script).name in ('sim2real_da', 'cli.py') else f'python {_short(script)}'
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
     return {'command': f'{program} {shlex.join(map(_short, words))}'.rstrip(), 'commit': COMMIT,
             **({'uncommitted': True} if UNCOMMITTED else {}),
             'torch': torch.__version__, 'hardware': f'{device}, {torch.get_num_threads()} threads'}
+
+
+def _processor() -> str:
+    """Return the processor's name where the system tells it, else its architecture."""
+    table = Path('/proc/cpuinfo')
+    names = [line.split(':', 1)[1].strip() for line in table.read_text().splitlines()
+             if line.startswith('model name')] if table.is_file() else []
+    return names[0] if names else platform.machine()
 
 
 def commit() -> str:

@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from sim2real_da.simulation.meshes import GREY, read_mesh, surface_points
-from sim2real_da.simulation.objects import Part, bop_symmetries, model_from_parts
+from sim2real_da.simulation.objects import Part, SimObject, bop_symmetries, model_from_parts
 
 LOG = logging.getLogger(__name__)
 SUFFIXES = ('.ply', '.obj', '.stl')
@@ -63,6 +63,31 @@ def make_models(meshes: Path, out: Path, unit: str = 'mm', symmetries: Sequence[
         _write(target, vertices, faces, colours)
     (out / 'models_info.json').write_text(json.dumps(entries, indent=1))
     return {number: str(entry['name']) for number, entry in entries.items()}
+
+
+def write_models(objects: Sequence[SimObject], out: Path) -> None:
+    """Write objects of the simulator as :func:`make_models` writes meshes, numbered from 1.
+
+    What is there only to be touched is left out; every face has vertices of its own, so that it keeps its colour.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    entries: dict[int, dict[str, Any]] = {}
+    for number, item in enumerate(objects, start=1):
+        drawn = [part for part in item.parts if part.draw]
+        corners = np.concatenate([1000 * part.vertices[part.faces].reshape(-1, 3) for part in drawn])
+        colours = np.concatenate([
+            np.repeat(np.broadcast_to(part.colours, (len(part.faces), 3)), 3, axis=0) for part in drawn])
+        _write(out / f'obj_{number:06d}.ply', corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3), colours)
+        model = item.model
+        entry: dict[str, Any] = {'name': item.name, 'diameter': 1000 * model.diameter, 'upright': item.upright}
+        for axis, low, extent in zip('xyz', model.minimum, model.size, strict=True):
+            entry[f'min_{axis}'], entry[f'size_{axis}'] = 1000 * float(low), 1000 * float(extent)
+        alike = np.array(model.symmetries[1:], dtype=np.float64)  # the first is the identity
+        alike[:, :3, 3] *= 1000
+        if len(alike):
+            entry['symmetries_discrete'] = [turn.ravel().tolist() for turn in alike]
+        entries[number] = entry
+    (out / 'models_info.json').write_text(json.dumps(entries, indent=1))
 
 
 def _mesh_files(folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from sim2real_da.samples import Intrinsics, LabelledFrame
+from sim2real_da.simulation.models import write_models
 from sim2real_da.simulation.objects import LIVE_FACES, SimObject, bop_names, bop_objects, load_objects, models_folder
 from sim2real_da.simulation.randomisation import Randomisation
 from sim2real_da.simulation.workers import in_processes
@@ -187,7 +188,9 @@ def _describe(out: Path, objects: str, described: dict[str, Any]) -> None:
         return
     spec, models = objects, out / 'models'
     out.mkdir(parents=True, exist_ok=True)
-    if objects != 'tools':
+    if objects == 'tools':
+        write_models(load_objects(objects), models)
+    else:
         folder = models_folder(Path(objects)).resolve()
         spec = str(folder)
         models.mkdir(exist_ok=True)
