@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from rank_correlation import spearman
 
 HERE = Path(__file__).parent
 RESULTS = HERE / 'results'
@@ -200,17 +200,11 @@ def validators_runs() -> str:
             if checkpoint['name'].count('/') == 2:  # recipe, seed, step; the source model is of no run
                 runs.setdefault(checkpoint['name'].rsplit('/', 1)[0], []).append(checkpoint)
         for name in found['validators']:
-            said = [_ranked([c['scores'][name] for c in own], [c['truth'] for c in own]) for own in runs.values()]
+            said = [spearman([c['scores'][name] for c in own], [c['truth'] for c in own]) for own in runs.values()]
             rows.setdefault(name, [''] * len(sets))[column] = f'{np.mean(said):+.2f} ({min(said):+.2f})'
     columns = [f'{name}, {sum(c["name"].count("/") == 2 for c in found["all"])} checkpoints'
                for name, found in sets.items()]
     return markdown('rank correlation within a run: mean (worst run)', columns, rows)
-
-
-def _ranked(first: Sequence[float], second: Sequence[float]) -> float:
-    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (first, second))
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size else 0.0
 
 
 def soak() -> str:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from provenance import provenance
-from scipy.stats import rankdata
+from rank_correlation import spearman
 from torch import Tensor, nn
 
 from sim2real_da.adaptation import Adaptation
@@ -62,13 +62,6 @@ class Checkpoint:
     name: str
     truth: float
     scores: dict[str, float]
-
-
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the correlation of the ranks, equal values sharing their mean rank; 0 when either says nothing."""
-    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (first, second))
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 0 else 0.0
 
 
 def regret(truth: Sequence[float], said: Sequence[float]) -> float:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -56,10 +57,14 @@ def rendered_set(folder: Path, scenes: int, frames: int, name: str = 'box') -> P
 
 
 def load_script(path: Path) -> ModuleType:
-    """Import a Python file that is in no package (tools, launch files)."""
+    """Import a Python file that is in no package (tools, launch files), its folder searched as when it is run."""
     spec = importlib.util.spec_from_file_location(path.name.split('.')[0], path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
+from sim2real_da.samples import ObjectModel
 from sim2real_da.simulation.meshes import GREY, read_mesh, surface_points
 from sim2real_da.simulation.objects import Part, SimObject, bop_symmetries, model_from_parts
 
@@ -78,11 +79,8 @@ def write_models(objects: Sequence[SimObject], out: Path) -> None:
         colours = np.concatenate([
             np.repeat(np.broadcast_to(part.colours, (len(part.faces), 3)), 3, axis=0) for part in drawn])
         _write(out / f'obj_{number:06d}.ply', corners, np.arange(len(corners), dtype=np.int32).reshape(-1, 3), colours)
-        model = item.model
-        entry: dict[str, Any] = {'name': item.name, 'diameter': 1000 * model.diameter, 'upright': item.upright}
-        for axis, low, extent in zip('xyz', model.minimum, model.size, strict=True):
-            entry[f'min_{axis}'], entry[f'size_{axis}'] = 1000 * float(low), 1000 * float(extent)
-        alike = np.array(model.symmetries[1:], dtype=np.float64)  # the first is the identity
+        entry = _measures(item.model) | {'upright': item.upright}
+        alike = np.array(item.model.symmetries[1:], dtype=np.float64)  # the first is the identity
         alike[:, :3, 3] *= 1000
         if len(alike):
             entry['symmetries_discrete'] = [turn.ravel().tolist() for turn in alike]
@@ -129,11 +127,8 @@ def _entry(
     """Return an object's entry in models_info.json."""
     part = Part(vertices / 1000, faces, np.full(3, GREY))
     model = model_from_parts(name, [part])
-    entry: dict[str, Any] = {'name': name, 'diameter': 1000 * model.diameter}
-    for axis, low, extent in zip('xyz', model.minimum, model.size, strict=True):
-        entry[f'min_{axis}'], entry[f'size_{axis}'] = 1000 * float(low), 1000 * float(extent)
     # nobody knows which way a CAD frame's z points: physics decides how the object lies on the table
-    entry['upright'] = False
+    entry = _measures(model) | {'upright': False}
     middle = _middle(vertices, faces)
     axes = {axis: np.eye(3)[place] for place, axis in enumerate('xyz')}
     continuous = [{'axis': axes[axis].tolist(), 'offset': middle.tolist()} for axis, angle in turns if not angle]
@@ -152,6 +147,14 @@ def _entry(
             told = ' '.join(f'{name}={axis}{angle or ""}' for axis, angle in turns)
             raise ValueError(f'--symmetry {told}: turned so, parts of it are {100 * off:.0f} % of its diameter away '
                              'from where its surface was; is it another axis?')
+    return entry
+
+
+def _measures(model: ObjectModel) -> dict[str, Any]:
+    """Return what models_info.json says of any object: its name, and its sizes in millimetres."""
+    entry: dict[str, Any] = {'name': model.name, 'diameter': 1000 * model.diameter}
+    for axis, low, extent in zip('xyz', model.minimum, model.size, strict=True):
+        entry[f'min_{axis}'], entry[f'size_{axis}'] = 1000 * float(low), 1000 * float(extent)
     return entry
 
 
