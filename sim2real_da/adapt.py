@@ -313,5 +313,5 @@ def _crops(options: argparse.Namespace, recipe: Recipe) -> Callable[[Path], obje
 
 
 def _refuse(options: argparse.Namespace, reason: str) -> NoReturn:
-    raise ValueError(f'{options.out}: not written, for nothing passed the gate and the weights of --start are the best '
-                     f'there are ({reason})')
+    raise ValueError(f'{options.out}: not written, for nothing passed the gate and the weights it started from are the '
+                     f'best there are ({reason})')

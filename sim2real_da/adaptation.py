@@ -84,6 +84,10 @@ class Adaptation:
         self._outputs: Outputs | None = None
         self._statistics: list[Tensor] = []
         network.train()
+        if steps is not None and kind in recipe.offline.frozen_statistics:
+            for layer in network.modules():
+                if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+                    layer.eval()
 
     @property
     def needs_target(self) -> bool:

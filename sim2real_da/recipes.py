@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Offline:
     :param warm_up: share of the run over which the rate rises from 0
     :param ema: decay of the averaged teacher
     :param averaged: whether the teacher is the result, as it is online; else the network itself
+    :param frozen_statistics: networks whose batch normalisation keeps the running statistics that it begins with
     """
 
     learning_rate: float = 1e-3
@@ -50,12 +51,15 @@ class Offline:
     ema: float = 0.99
     averaged: bool = True
     schedule: str = 'cosine'
+    frozen_statistics: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Check every value."""
         if self.schedule not in SCHEDULES:
             raise ValueError(f'schedule {self.schedule!r}: expected one of {SCHEDULES}')
         check_options(vars(self), Offline)
+        if not set(self.frozen_statistics) <= set(NETWORKS):
+            raise ValueError(f'frozen_statistics {self.frozen_statistics}: expected some of {NETWORKS}')
         if not 0 <= self.warm_up < 1:
             raise ValueError(f'warm_up {self.warm_up}: expected a share of the run, 0 to less than 1')
         if self.ema > 1:

@@ -73,6 +73,20 @@ def test_teacher_sees_the_picture_and_student_a_changed_one(tmp_path):
     assert batch.targets.classes[16:].tolist() == [1, 1, 0, 0] and batch.targets.weight[16:].tolist() == [1] * 4
 
 
+@pytest.mark.parametrize('frozen', [False, True])
+def test_statistics_move_unless_they_are_frozen(tmp_path, frozen):
+    torch.manual_seed(0)
+    network = Classifier(2, **SMALL)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    weights = [parameter.clone() for parameter in network.parameters()]
+    text = 'classifier: {supervised: , minent: {weight: 0.1}}\noffline: {batch: 16'
+    text += ', frozen_statistics: [classifier]}' if frozen else '}'
+    made = adapt(network, recipe(tmp_path, text), bars(64), bars(64, 1, dark=True).images, 3).network
+    same = [torch.equal(buffer, before[name]) for name, buffer in made.named_buffers()]
+    assert all(same) if frozen else not any(same)
+    assert not any(torch.equal(*pair) for pair in zip(weights, network.parameters()))
+
+
 def test_without_pseudo_labels_only_the_known_ones_count(tmp_path):
     run = Adaptation(Classifier(2, **SMALL), 'classifier', recipe(tmp_path, SUPERVISED), steps=10)
     images = torch.rand(3, 3, 16, 16)
