@@ -53,7 +53,7 @@ def score_segmentation(network: Detector, frames: Iterable[LabelledFrame], names
         true = targets.semantic.cpu().numpy()
         if (true < 0).all():
             raise ValueError('segmentation: a frame has a label without a mask')
-        said = network(images).semantic.argmax(dim=1).cpu().numpy()
+        said = network(images).probabilities()['semantic'].argmax(dim=1).cpu().numpy()
         counts += confusion(said, true, len(counts))
         seen += 1
     if not seen:

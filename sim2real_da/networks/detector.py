@@ -8,6 +8,7 @@ No anchors and no proposals: every objective finds a dense map to hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from sim2real_da.networks.distributed import shared_mean
 from sim2real_da.networks.outputs import NetworkOutput, Targets
 
 STRIDE = 4
+BACKGROUND = 0.1  # its weight in the map's loss: objects cover a few per cent of a picture
 
 
 @dataclass
@@ -31,7 +33,7 @@ class DetectorOutput(NetworkOutput):
 
     :param heat: class logits ``(B, C, h, w)``, ``h = H / 4``
     :param sides: distances left, top, right, bottom from the location to the box in input pixels, ``(B, 4, h, w)``
-    :param semantic: logits ``(B, 1 + C, h, w)``, channel 0 is background
+    :param semantic: logits ``(B, 1 + C, h, w)``, channel 0 is background, which they give ``BACKGROUND`` times its odds
     :param features: maps the domain adversary sees: the backbone's at strides 8 and 16, or the pyramid's when the
         backbone is frozen
     """
@@ -53,9 +55,16 @@ class DetectorOutput(NetworkOutput):
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return ``semantic`` ``(B, 1 + C, h, w)`` and ``heat``, for each class and place whether an object's middle is
-        there: ``(B * C, 2, h, w)``, yes first."""
+        there: ``(B * C, 2, h, w)``, yes first.
+
+        A loss that weighs classes teaches odds that are as many times too high; without that, objects would grow over
+        the background, above all where a network learns from its own labels (after Menon et al.,
+        *Long-tail learning via logit adjustment*, ICLR 2021).
+        """
         yes = self.heat.sigmoid().flatten(0, 1)
-        return {'semantic': self.semantic.softmax(dim=1), 'heat': torch.stack([yes, 1 - yes], dim=1)}
+        background = self.semantic[:, :1] - math.log(BACKGROUND)
+        semantic = torch.cat([background, self.semantic[:, 1:]], dim=1).softmax(dim=1)
+        return {'semantic': semantic, 'heat': torch.stack([yes, 1 - yes], dim=1)}
 
 
 @dataclass
@@ -201,9 +210,8 @@ def detector_loss(output: DetectorOutput, targets: DetectorTargets) -> dict[str,
     weights = targets.weight[where]
     overlap = generalized_box_iou_loss(_corners(centres, found), _corners(centres, true))
     box = (overlap * weights).sum() / shared_mean(weights.sum()).clamp(min=1e-6)
-    # objects cover a few per cent of the picture: background at a tenth keeps the two in balance
     balance = torch.ones(output.semantic.shape[1], device=output.semantic.device)
-    balance[0] = 0.1
+    balance[0] = BACKGROUND
     known = targets.semantic >= 0
     mass = (balance[targets.semantic.clamp(min=0)] * known).sum()
     semantic = F.cross_entropy(output.semantic, targets.semantic, weight=balance, ignore_index=-1, reduction='sum')
