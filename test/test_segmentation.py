@@ -12,7 +12,7 @@ import torch
 from helpers import box_model, labelled_frame
 
 from sim2real_da.evaluation.segmentation import confusion, intersection_over_union, score_segmentation
-from sim2real_da.networks.detector import Detector, DetectorOutput
+from sim2real_da.networks.detector import BACKGROUND, Detector, DetectorOutput, detector_targets
 from sim2real_da.samples import Intrinsics, LabelledFrame, Pose
 
 # unequal focal lengths and a principal point far from the middle: a sign or axis mixed up cannot pass
@@ -35,9 +35,20 @@ class Says(Detector):
     def forward(self, image: torch.Tensor) -> DetectorOutput:
         height, width = image.shape[-2] // 4, image.shape[-1] // 4
         semantic = torch.zeros(len(image), 2, height, width)
-        semantic[:, 1] = 1
+        semantic[:, 1] = 3  # odds of 20; the background's are ten times what logits say
         return DetectorOutput(torch.zeros(len(image), 1, height, width), torch.ones(len(image), 4, height, width),
                               semantic, [])
+
+
+def test_where_the_loss_rests_the_map_says_how_often_a_class_is_there():
+    """Nine cells in ten are background, whose weight is a tenth: logits end at even odds, probabilities at nine."""
+    targets = detector_targets([np.zeros((0, 4))], [np.zeros(0, int)], (20, 8), 1, [np.eye(1, 10, dtype=int).reshape(2, 5)])
+    share = torch.tensor([BACKGROUND * 0.9, 0.1]).log()[None, :, None, None].expand(1, 2, 2, 5).clone()
+    share.requires_grad_()
+    resting = DetectorOutput(torch.zeros(1, 1, 2, 5), torch.ones(1, 4, 2, 5), share, [])
+    resting.loss(targets)['semantic'].backward()
+    assert share.grad.sum(dim=(0, 2, 3)).abs().max() < 1e-6
+    torch.testing.assert_close(resting.probabilities()['semantic'][0, :, 0, 0], torch.tensor([0.9, 0.1]))
 
 
 def test_the_detectors_map_is_scored_at_its_own_resolution():
