@@ -1081,7 +1081,7 @@ def test_a_restarted_session_continues_from_the_disk(bundle, tmp_path):
     ('pose: {supervised: {}, dann: {}}\noffline: {pose: {dann: {high: x}}}', "offline: pose: dann: high 'x': expected"),
     ('pose: {supervised: {}, dann: {}}\noffline: {pose: 3}', 'offline: pose: 3: expected options'),
     ('pose: {supervised: {}}\noffline: {frozen_statistics: pose}', "frozen_statistics 'pose': expected a list"),
-    ('pose: {supervised: {}}\noffline: {frozen_statistics: [poses]}', "frozen_statistics .*: expected some of .*'pose'"),
+    ('pose: {supervised: {}}\noffline: {frozen_statistics: [poses]}', 'frozen_statistics .*: expected some of'),
     ('pose: {supervised: {}}\noffline: {learning_rate: fast}', "offline: learning_rate 'fast': expected a number"),
 ])
 def test_bad_recipes_are_named(tmp_path, text, message):

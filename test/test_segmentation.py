@@ -42,7 +42,8 @@ class Says(Detector):
 
 def test_where_the_loss_rests_the_map_says_how_often_a_class_is_there():
     """Nine cells in ten are background, whose weight is a tenth: logits end at even odds, probabilities at nine."""
-    targets = detector_targets([np.zeros((0, 4))], [np.zeros(0, int)], (20, 8), 1, [np.eye(1, 10, dtype=int).reshape(2, 5)])
+    true = np.eye(1, 10, dtype=int).reshape(2, 5)
+    targets = detector_targets([np.zeros((0, 4))], [np.zeros(0, int)], (20, 8), 1, [true])
     share = torch.tensor([BACKGROUND * 0.9, 0.1]).log()[None, :, None, None].expand(1, 2, 2, 5).clone()
     share.requires_grad_()
     resting = DetectorOutput(torch.zeros(1, 1, 2, 5), torch.ones(1, 4, 2, 5), share, [])
