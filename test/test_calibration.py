@@ -146,6 +146,9 @@ def test_factors_are_kept_in_the_weights_file():
     assert read.covariance_factors == read.copy().covariance_factors == (4.0, 9.0)
     assert Bundle.from_bytes(read.to_bytes()).covariance_factors == (4.0, 9.0)
     assert read_manifest(changed)['covariance_factors'] == [4.0, 9.0]
+    nine = with_covariance_factors(changed, (2.0, 3.0), views=9)
+    assert Bundle.from_bytes(nine).pose.views == 9 and read.pose.views == 3
+    assert all(np.array_equal(before[k], tensor) for k, tensor in load(nine).items())
     for wrong in ((0.0, 1.0), (1.0, -1.0), (float('nan'), 1.0), (1.0,)):
         with pytest.raises(WeightsError, match='manifest'):
             Bundle.from_bytes(with_covariance_factors(data, wrong))
@@ -203,6 +206,11 @@ def test_the_command_writes_factors_figure_and_numbers(tmp_path: Path, monkeypat
     for block in ('translation', 'rotation'):
         assert result['before'][block]['coverage']['0.9'] < 0.7
         assert result['after'][block]['coverage']['0.9'] == pytest.approx(0.9, abs=0.12)
+    assert result['views'] == Bundle.load(out).pose.views == 3
+    assert main([*arguments, '--views', '9']) == 0
+    assert json.loads(numbers.read_text())['views'] == Bundle.load(out).pose.views == 9
+    assert main([*arguments, '--views', '10']) == 2
+    assert '10 views, expected 1 to 9' in capsys.readouterr().err
     assert main([*arguments, '--count', '18']) == 2
     assert '18 poses found in one half of the frames, need 20' in capsys.readouterr().err
     for info in (data / 'train').glob('*/scene_gt_info.json'):

@@ -17,11 +17,11 @@ from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.crop_labels import crop_labels, in_plane, mean_rotation, turned
 from sim2real_da.networks.crop_sets import CropBatches, cut_crops, score
 from sim2real_da.networks.direct_pose import DirectOutput, DirectPoseNetwork
-from sim2real_da.networks.pose import VIEWS, DirectTargets, PoseTargets
+from sim2real_da.networks.pose import AGREEING, DirectTargets, PoseTargets
 from sim2real_da.offline import adapt_crops, crop_target_batch
 from sim2real_da.recipes import load_recipe
 
-ANGLES = [angle for angle, _ in VIEWS]
+ANGLES = [angle for angle, _ in AGREEING]
 FLIP = torch.diag(torch.tensor([-1.0, -1.0, 1.0]))
 
 

@@ -16,10 +16,12 @@ from scipy.spatial.transform import Rotation
 from sim2real_da.evaluation.pose_error import angle_and_position
 from sim2real_da.geometry import project, transform_points
 from sim2real_da.networks.batches import PoseBatcher
+from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.direct_pose import DirectOutput, DirectPoseNetwork, crop_pose, pose_of, rotation_from_6d
 from sim2real_da.networks.estimator import poses
 from sim2real_da.networks.pose import (
+    AGREEING,
     VIEWS,
     DirectTargets,
     PoseTargets,
@@ -204,8 +206,25 @@ def test_the_number_of_views_is_kept():
     network = build_pose_network(1, 'direct', views=1)
     assert network.views == 1 and build_pose_network(**network.config).views == 1
     assert build_pose_network(1, 'direct').views == 3 and build_pose_network(1, 'dense').views == 1
-    with pytest.raises(ValueError, match='4 views, expected 1 to 3'):
-        build_pose_network(1, 'direct', views=4)
+    with pytest.raises(ValueError, match='10 views, expected 1 to 9'):
+        build_pose_network(1, 'direct', views=10)
+    with pytest.raises(ValueError, match='at one crop; expected views 1'):
+        build_pose_network(1, 'dense', views=3)
+
+
+def test_views_are_different_crops_and_teachers_ask_the_first_three():
+    assert len({(round(turn, 3), padding) for turn, padding in VIEWS}) == len(VIEWS) == 9
+    assert VIEWS[:3] == AGREEING, 'a mean of more crops does not change which poses become labels'
+
+
+def test_weights_look_from_more_views_without_training():
+    bundle = Bundle.create({'box': box_model('box')})
+    bundle.covariance_factors, before = (2.0, 2.0), bundle.pose
+    crop = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    bundle.look_from(9)
+    assert bundle.pose.views == bundle.pose.config['views'] == 9 and before.views == 3
+    assert bundle.covariance_factors == (1.0, 1.0), 'they were fitted to the errors of three'
+    torch.testing.assert_close(bundle.pose.eval()(crop).rotation, before.eval()(crop).rotation)
 
 
 def test_the_apparent_box_is_as_large_as_the_diameter_at_that_distance():
@@ -217,7 +236,8 @@ def test_the_apparent_box_is_as_large_as_the_diameter_at_that_distance():
     np.testing.assert_allclose((box[2:] + box[:2]) / 2, [CAMERA.cx, CAMERA.cy])
 
 
-def test_a_second_look_is_cut_around_the_first_pose():
+@pytest.mark.parametrize('views', [2, 9])
+def test_a_second_look_is_cut_around_the_first_pose(views: int):
     model, image = box_model('box'), np.zeros((240, 320, 3), np.uint8)
     better = Pose(POSE.quaternion, POSE.translation * 1.01)
     asked = []
@@ -227,7 +247,7 @@ def test_a_second_look_is_cut_around_the_first_pose():
             asked.extend(transforms)
             return [(better, np.eye(6)) for _ in rows]
 
-    network = build_pose_network(1, 'direct', views=2, looks=2)
+    network = build_pose_network(1, 'direct', views=views, looks=2)
     first = SimpleNamespace(poses=lambda rows, *rest: [(POSE, np.eye(6)), None])
     network.forward = lambda crops: Output()
     boxes = [np.array([0.0, 0, 50, 50])] * 2
@@ -236,7 +256,7 @@ def test_a_second_look_is_cut_around_the_first_pose():
     np.testing.assert_allclose(seen[0].matrix(), better.matrix(), atol=1e-12)
     assert nothing is None, 'an object without a first pose is not looked at again'
     around = apparent_box(POSE, model, CAMERA)
-    np.testing.assert_allclose(asked, [crop_transform(around, 64, *view) for view in VIEWS[:2]])
+    np.testing.assert_allclose(asked, [crop_transform(around, 64, *view) for view in VIEWS[:views]])
 
 
 def test_a_network_that_looks_twice_is_trained_on_both_kinds_of_crops():

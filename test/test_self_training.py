@@ -17,7 +17,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.detector import DetectorOutput, detector_loss, detector_targets
 from sim2real_da.networks.direct_pose import DirectOutput, crop_pose
-from sim2real_da.networks.pseudo_labels import SURE, VIEWS, PseudoLabels, pseudo_labels
+from sim2real_da.networks.pseudo_labels import AGREEING, SURE, PseudoLabels, pseudo_labels
 from sim2real_da.objectives import Outputs, SelfTraining
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import load_recipe
@@ -55,7 +55,7 @@ class Guesser(nn.Module):
 
     def forward(self, crops: torch.Tensor) -> DirectOutput:
         said = []
-        for (turn, padding), off in zip(VIEWS, (0.0, self.wrong, -self.wrong)):
+        for (turn, padding), off in zip(AGREEING, (0.0, self.wrong, -self.wrong)):
             transform = crop_transform(BOX, 64, turn, padding)
             rotation, centre, size = crop_pose(POSE.matrix()[None], CAMERA.matrix()[None], transform[None],
                                                np.zeros((1, 3)), np.array([MODEL.diameter]), 64)

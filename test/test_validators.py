@@ -28,7 +28,7 @@ from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.crops import crop_transform
 from sim2real_da.networks.detector import DetectorOutput, detector_targets
 from sim2real_da.networks.direct_pose import DirectOutput, crop_pose
-from sim2real_da.networks.pseudo_labels import VIEWS
+from sim2real_da.networks.pseudo_labels import AGREEING
 from sim2real_da.samples import LabelledFrame, Pose
 
 CLASSES = 4
@@ -230,11 +230,11 @@ class Guesser(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(1))
 
     def forward(self, crops: torch.Tensor) -> DirectOutput:
-        view, self.view = self.view % len(VIEWS), self.view + 1
-        transform = crop_transform(BOX, 64, *VIEWS[view])
+        view, self.view = self.view % len(AGREEING), self.view + 1
+        transform = crop_transform(BOX, 64, *AGREEING[view])
         rotation, centre, size = crop_pose(POSE.matrix()[None], CAMERA.matrix()[None], transform[None],
                                            np.zeros((1, 3)), np.array([MODEL.diameter]), 64)
-        off = self.wrong if view == len(VIEWS) - 1 else 0.0
+        off = self.wrong if view == len(AGREEING) - 1 else 0.0
         turned = rotation[0] @ Rotation.from_euler('x', off, degrees=True).as_matrix()
         numbers = [torch.from_numpy(np.asarray(a)).float().reshape(1, 1, *s) for a, s in (
             (turned, (3, 3)), (centre[0], (2,)), (size[0], ()))]

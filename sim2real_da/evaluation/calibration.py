@@ -159,6 +159,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data', type=Path, required=True, help='simulated frames that no training step saw (BOP)')
     parser.add_argument('--split', default='train', help='split of the data set (default: train)')
     parser.add_argument('--count', type=int, help='use the first so many frames; default: all')
+    parser.add_argument('--views', type=int,
+                        help='of how many crops of an object a pose is the mean, from now on: 1 to 9, more are more '
+                        'precise and slower; default: as many as in the weights (3)')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write, with the factors in it')
     parser.add_argument('--figure', type=Path, required=True, help='PNG to draw')
     parser.add_argument('--json', type=Path, required=True, help='write all numbers here')
@@ -173,6 +176,8 @@ def run(options: argparse.Namespace) -> None:
     path = weights_path(options.weights)
     bundle = Bundle.load(path)
     bundle.covariance_factors = (1.0, 1.0)  # of an earlier calibration; the new factors replace them
+    if options.views is not None:
+        bundle.look_from(options.views)
     dataset = BopDataset(options.data, options.split)
     if dataset.has_ground_truth and not dataset.instances(CROP_VISIBLE):
         raise ValueError(f'{options.data}: empty split: no object is a quarter visible in {len(dataset.ids())} frames')
@@ -186,11 +191,11 @@ def run(options: argparse.Namespace) -> None:
                          'give more frames')
     after = checked.scaled(factors)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, with_covariance_factors(path.read_bytes(), factors))
+    write_atomically(options.out, with_covariance_factors(path.read_bytes(), factors, options.views))
     draw(checked, after, options.figure)
     result = {'before': describe(checked), 'after': describe(after)}
     write_json(options.json, {
-        'weights': options.weights, 'data': str(options.data), 'frames': len(answers),
+        'weights': options.weights, 'data': str(options.data), 'frames': len(answers), 'views': bundle.pose.views,
         'poses_fitted': len(fitted.errors), 'poses_checked': len(checked.errors),
         'factors': dict(zip(BLOCKS, factors, strict=True)), **result})
     for name, factor in zip(BLOCKS, factors, strict=True):

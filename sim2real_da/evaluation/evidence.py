@@ -37,8 +37,8 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import STRIDE, decode
 from sim2real_da.networks.estimator import fit, to_tensor
-from sim2real_da.networks.pose import PoseOutput
-from sim2real_da.networks.pseudo_labels import VIEWS, disagreement
+from sim2real_da.networks.pose import AGREEING, VIEWS, PoseOutput
+from sim2real_da.networks.pseudo_labels import disagreement
 from sim2real_da.samples import Detection, Frame, LabelledFrame, Pose
 
 SCORE = 0.15  # of a detection that makes a place
@@ -227,7 +227,7 @@ def _views(bundle: Bundle, frames: Sequence[Frame], places: Sequence[Places]) ->
     apart, models = [], list(bundle.objects.values())
     with evaluating(bundle.pose):
         for frame, place in zip(frames, places):
-            views = [_solve(bundle, frame, place, view) for view in VIEWS]
+            views = [_solve(bundle, frame, place, view) for view in AGREEING]
             for (first, *others), box, c in zip(zip(*views), place.boxes, place.classes):
                 apart.append(np.max([disagreement(first, pose, box, frame.intrinsics, models[c])
                                      if first and pose else (np.inf, np.inf) for pose in others], axis=0))

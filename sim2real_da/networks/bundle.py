@@ -80,6 +80,17 @@ class Bundle:
         self.pose.train(old.training)
         self.covariance_factors = (1.0, 1.0)  # they were fitted to the other network's errors
 
+    def look_from(self, views: int) -> None:
+        """Let poses be the mean of so many crops of an object; the weights stay as they are.
+
+        :raises ValueError: for more than there are, or a representation whose poses are of one crop
+        """
+        state, training = self.pose.state_dict(), self.pose.training
+        self.pose = build_pose_network(**{**self.pose.config, 'views': views})
+        self.pose.load_state_dict(state)
+        self.pose.train(training)
+        self.covariance_factors = (1.0, 1.0)  # they were fitted to the errors of other means
+
     def look_closer(self, crop_size: int, looks: int) -> None:
         """Let the pose network see crops of another size, and once or twice, with the weights it has.
 
@@ -245,9 +256,14 @@ class Bundle:
             raise WeightsError(f'{path}: {error}') from error
 
 
-def with_covariance_factors(data: bytes, factors: tuple[float, float]) -> bytes:
-    """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones."""
+def with_covariance_factors(data: bytes, factors: tuple[float, float], views: int | None = None) -> bytes:
+    """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones.
+
+    :param views: how many crops of an object these were fitted for (:meth:`Bundle.look_from`); None: as many as before
+    """
     manifest, tensors = unpack(data, 'bundle')
+    if views is not None:
+        manifest = manifest | {'pose': manifest['pose'] | {'views': views}}
     return pack(tensors, manifest | {'covariance_factors': list(factors)})
 
 

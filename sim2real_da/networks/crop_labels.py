@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.networks.crops import PADDING
 from sim2real_da.networks.direct_pose import DirectOutput
-from sim2real_da.networks.pose import VIEWS, DirectTargets, PoseTargets
+from sim2real_da.networks.pose import AGREEING, DirectTargets, PoseTargets
 from sim2real_da.networks.pseudo_labels import AGREE_DEG, AGREE_PIXELS
 
 
@@ -33,7 +33,7 @@ def crop_labels(teacher: nn.Module, images: Tensor, turns: Tensor, clouds: Tenso
     :returns: the labels, with ``posed`` where the views agree, and the probability of the class ``(B,)``
     :raises TypeError: for a network that does not give rotations
     """
-    angles = [angle for angle, _ in VIEWS]
+    angles = [angle for angle, _ in AGREEING]
     output = teacher(torch.cat([turned(images, angle) for angle in angles]))
     if not isinstance(output, DirectOutput):
         raise TypeError('crops: expected a network of direct rotations')

@@ -23,7 +23,11 @@ from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
 Solved = tuple[Pose, NDArray[np.float64]]
 # Turn (radians) and padding of the crops of one object; a network's error differs from one to the next.
-VIEWS = ((0.0, PADDING), (np.radians(30.0), 1.5), (np.radians(-30.0), 1.3))
+VIEWS = (
+    (0.0, PADDING), (np.radians(30.0), 1.5), (np.radians(-30.0), 1.3), (np.radians(15.0), 1.2),
+    (np.radians(-15.0), 1.6), (np.radians(45.0), PADDING), (np.radians(-45.0), PADDING), (np.radians(8.0), 1.3),
+    (np.radians(-8.0), 1.5))
+AGREEING = VIEWS[:3]  # those that have to agree before a pose is a label
 
 
 @dataclass
@@ -180,8 +184,9 @@ def build_pose_network(classes: int, representation: str = 'direct', **options: 
     known: dict[str, type[PoseNetwork]] = {'direct': DirectPoseNetwork, 'dense': DensePoseNetwork}
     if representation not in known:
         raise ValueError(f'pose representation {representation!r}: expected one of {sorted(known)}')
-    if representation == 'dense' and options.pop('looks', 1) != 1:
-        raise ValueError('pose network: dense coordinates look once, expected looks 1')
+    for name in ('looks', 'views'):
+        if representation == 'dense' and options.pop(name, 1) != 1:
+            raise ValueError(f'pose network: dense coordinates look once, at one crop; expected {name} 1')
     return known[representation](classes, **options)  # type: ignore[arg-type]
 
 

@@ -22,7 +22,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import CELL, crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.estimator import fit, to_tensor
-from sim2real_da.networks.pose import VIEWS, mean_pose
+from sim2real_da.networks.pose import AGREEING, mean_pose
 from sim2real_da.samples import Frame, Intrinsics, ObjectLabel, ObjectModel, Pose
 
 SURE = 0.4  # score (detector and crop together) from which a box is a label
@@ -66,7 +66,7 @@ def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'c
     if not len(found):
         return PseudoLabels(frame, found, (), found, ())
     size = teacher.pose.crop_size
-    views = [[crop_transform(box, size, turn, padding) for box in found] for turn, padding in VIEWS]
+    views = [[crop_transform(box, size, turn, padding) for box in found] for turn, padding in AGREEING]
     output = teacher.pose(to_tensor([cut(frame.image, t, size) for view in views for t in view], device))
     rows = torch.arange(len(found))
     agreement = output.classes[:len(found)].softmax(1)[rows, index].cpu().numpy()
@@ -84,7 +84,7 @@ def pseudo_labels(teacher: Bundle, frame: Frame, device: torch.device | str = 'c
     names = [int(index[i]) for i in believed]
     if believed:
         poses = [output.poses([i + view * len(found) for i in believed], names, [views[view][i] for i in believed],
-                              [models[c] for c in names], frame.intrinsics) for view in range(len(VIEWS))]
+                              [models[c] for c in names], frame.intrinsics) for view in range(len(AGREEING))]
         for i, c, mask, solved in zip(believed, names, output.masks(believed, names), zip(*poses)):
             agreed = _consensus([s[0] for s in solved if s], found[i], frame, models[c]) if all(solved) else None
             if agreed is not None:
