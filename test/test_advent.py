@@ -125,6 +125,22 @@ def test_discriminators_and_network_take_turns(kind):
     assert report['discriminator'] == pytest.approx(math.log(2), abs=0.1)
 
 
+@pytest.mark.parametrize('says', [0.0, 1.5, -2.0])
+def test_the_game_closed_form(says):
+    network = nn.Linear(2, 3)
+    network.forward = lambda x: ClassifierOutput(x.flatten(1)[:, :3], [])  # type: ignore[method-assign]
+    objective = AdvEnt((1,), weight=0.5)
+    objective.start(network)
+    last = objective.discriminators['of_class'][-1]
+    nn.init.zeros_(last.weight)
+    nn.init.constant_(last.bias, says)  # the same logit for every map
+    seen = outputs(torch.randn(4, 3), torch.randn(4, 3))
+    real, other = math.log1p(math.exp(-says)), math.log1p(math.exp(says))
+    # log 2 where it cannot tell; the network wants target maps called source, the discriminator its mean to be small
+    assert float(objective.losses(seen)['adversary'].detach()) == pytest.approx(0.5 * real, rel=1e-5)
+    assert objective.play(seen)['discriminator'] == pytest.approx((real + other) / 2, rel=1e-5)
+
+
 def test_the_network_moves_target_maps_to_where_the_discriminator_says_source():
     network = nn.Linear(2, 3)
     network.forward = lambda x: ClassifierOutput(x.flatten(1)[:, :3], [])  # type: ignore[method-assign]

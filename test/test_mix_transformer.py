@@ -7,14 +7,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import box_model, frame, labelled_frame
 from recipe_runs import batches
 from torch.nn import functional as F  # noqa: N812
 
 from sim2real_da.networks.backbones import Pyramid, build_backbone, build_fusion
+from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.detector import Detector
 from sim2real_da.networks.export import export_network, named_tensors
 from sim2real_da.networks.mix_transformer import CHANNELS, Attention, ContextFusion, MixTransformer
 from sim2real_da.networks.pose import build_pose_network
+from sim2real_da.online.learner import Learner
+from sim2real_da.recipes import load_recipe
+from sim2real_da.samples import Pose
 
 
 @pytest.mark.parametrize('size', [(64, 96), (240, 320), (72, 128)])
@@ -85,6 +90,20 @@ def test_networks_with_it_learn(kind):
     optimiser.step()
     assert torch.isfinite(loss)
     assert {k for k, v in network.named_parameters() if torch.equal(v, before[k])} == set()
+
+
+def test_a_learner_adapts_it_while_a_camera_runs():
+    model, rng = box_model('box'), np.random.default_rng(0)
+    form = {'backbone': 'mix_transformer', 'width': 16}
+    learner = Learner(Bundle.create({'box': model}, form, form), load_recipe('dann'))
+    before = {n: {k: v.detach().clone() for k, v in getattr(learner.student, n).backbone.named_parameters()}
+              for n in ('detector', 'pose')}
+    pose = Pose(np.array([0.3, 0.5, 0.1, 0.8]), np.array([0.0, 0.0, 0.6]))
+    report = learner.step([labelled_frame(rng, model, pose) for _ in range(2)], [frame(rng) for _ in range(2)])
+    assert learner.step_count == 1 and all(np.isfinite(v) for v in report.values())
+    assert 'detector/domain' in report
+    for name, old in before.items():
+        assert any(not torch.equal(v, old[k]) for k, v in getattr(learner.student, name).backbone.named_parameters())
 
 
 @pytest.mark.parametrize('kind', ['detector', 'direct'])

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +20,14 @@ from sim2real_da.networks.batches import PoseBatcher, detector_batch
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import coordinate_maps, crop_transform, cut
 from sim2real_da.networks.dense_pose import DenseOutput, DensePoseNetwork, normalised_symmetries, solve_pose
-from sim2real_da.networks.detector import Detector, DetectorOutput, decode, detector_loss, detector_targets
+from sim2real_da.networks.detector import (
+    Detector,
+    DetectorOutput,
+    DetectorTargets,
+    decode,
+    detector_loss,
+    detector_targets,
+)
 from sim2real_da.networks.estimator import fit
 from sim2real_da.networks.pose import build_pose_network
 from sim2real_da.samples import ObjectModel, Pose
@@ -96,6 +106,26 @@ def test_detector_loss_prefers_the_right_answer():
     assert float(good['box']) == pytest.approx(0, abs=1e-3) and float(bad['box']) > 0.5
     assert float(bad['heat']) > 5 * float(good['heat'])
     assert float(good['semantic']) == 0  # no mask was given, so nothing is asked of the semantic map
+
+
+def test_detector_loss_closed_form():
+    # one row of three cells, 1.5, 5.5 and 9.5 pixels from the left: an object's middle, its neighbour, a doubtful place
+    heat, doubtful = torch.tensor([[[[1.0, 0.5, 0.0]]]]), torch.tensor([[[False, False, True]]])
+    sides = torch.tensor([1.0, 1, 1, 1]).view(1, 4, 1, 1).expand(1, 4, 1, 3)
+    semantic = torch.tensor([[[1, 0, -1]]])
+    targets = DetectorTargets(heat, sides, torch.tensor([[[1.0, 0, 0]]]), semantic, 1, doubtful)
+    logits = torch.zeros(1, 1, 1, 3)
+    found = DetectorOutput(logits, sides + torch.tensor([-1.0, -1, 1, 1]).view(1, 4, 1, 1), torch.zeros(1, 2, 1, 3), [])
+    losses = detector_loss(found, targets)
+    # p = 1/2: (1 - p)^2 log 2 at the peak, (1 - 0.5)^4 p^2 log 2 beside it, nothing where it is doubtful
+    assert float(losses['heat']) == pytest.approx((1 / 4 + 1 / 64) * math.log(2))
+    # squares of side 2, shifted by 1 both ways: IoU 1/7, their hull 9, their union 7
+    assert float(losses['box']) == pytest.approx(2 * (1 - (1 / 7 - 2 / 9)))
+    # two channels alike: log 2 in both known cells, the background's counts for a tenth
+    assert float(losses['semantic']) == pytest.approx(0.5 * 1.1 * math.log(2) / 1.1)
+    surer = replace(found, semantic=torch.tensor([0.0, math.log(3)]).view(1, 2, 1, 1).expand(1, 2, 1, 3))
+    expected = 0.5 * (math.log(4 / 3) + 0.1 * math.log(4)) / 1.1
+    assert float(detector_loss(surer, targets)['semantic']) == pytest.approx(expected)
 
 
 def test_crop_transform_maps_the_box_centre_and_turns():

@@ -236,6 +236,26 @@ def test_the_discriminators_turn_does_not_move_the_generator_nor_the_other_way_r
     assert moved == [[True, False], [False, True]]
 
 
+@pytest.mark.parametrize('says', [0.0, 1.5, -2.0])
+def test_the_game_closed_form(says):
+    network = NETWORKS['classifier']()
+    objective = PixelDa(network.feature_channels, **SMALL)
+    objective.start(network)
+    last = objective.discriminator.decide[1]
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.constant_(last.bias, says)  # the same logit for every picture
+    objective._optimisers[0].param_groups[0]['lr'] = 0.0  # it takes its turn before the generator asks it
+    outputs, _ = joint_pass(network, [objective], *batches('classifier', network), 0)
+    report = objective.play(outputs)
+
+    def softplus(x: float) -> float:
+        return math.log1p(math.exp(x))
+
+    # binary cross entropy of each domain, 2 log 2 where it cannot tell; non-saturating for the generator, log 2 there
+    assert report['discriminator'] == pytest.approx(softplus(-says) + softplus(says), rel=1e-5)
+    assert report['generator'] == pytest.approx(softplus(-says), rel=1e-5)
+
+
 @pytest.mark.parametrize('name', list(NETWORKS))
 def test_the_recipe_trains_every_network_it_is_made_for(name):
     network = NETWORKS[name]()
