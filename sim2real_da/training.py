@@ -41,7 +41,7 @@ from sim2real_da.networks.backbones import EfficientNetLite0
 from sim2real_da.networks.batches import CROP_VISIBLE, PoseBatcher, detector_batch
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.detector import DetectorTargets, detector_loss
-from sim2real_da.networks.distributed import processes
+from sim2real_da.networks.distributed import processes, same_everywhere
 from sim2real_da.networks.pose import PoseTargets
 from sim2real_da.resources import weights_path
 from sim2real_da.samples import LabelledFrame
@@ -197,7 +197,7 @@ def train(dataset: BopDataset, out: Path, plan: Plan, resume: bool = True, bundl
 
     :param bundle: where to start (fine-tuning); default: fresh networks
     :raises ValueError: for a data set without frames or labels, or of other objects than ``bundle`` knows; for an
-        ``out`` beside which another run's checkpoint lies
+        ``out`` beside which another run's checkpoint lies, or a checkpoint that not all machines see
     """
     ids = dataset.ids()
     if not ids or not dataset.has_ground_truth:
@@ -241,6 +241,9 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         torch.set_rng_state(state['random'].cpu())
         first, before = int(state['step']), float(state['seconds'])
         log.info('resumed %s at step %d', checkpoint, first)
+    if not same_everywhere(first, device):
+        raise ValueError(f'{checkpoint}: process {rank} of {world} would begin at step {first}, another one elsewhere; '
+                         'over several machines --out has to be in a folder that all of them share')
     bundle.created |= {
         'frames_rendered': len(ids), 'planned_steps': plan.steps, 'minutes': plan.minutes, 'seed': plan.seed,
         'networks': list(plan.networks), 'pretrained': plan.pretrained, 'camera_effects': plan.effects,

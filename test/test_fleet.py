@@ -22,7 +22,14 @@ from sim2real_da.cli import main
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier_weights import load_classifier
-from sim2real_da.networks.distributed import average_gradients, everywhere, mean_of, own_seed, processes
+from sim2real_da.networks.distributed import (
+    average_gradients,
+    everywhere,
+    mean_of,
+    own_seed,
+    processes,
+    same_everywhere,
+)
 from sim2real_da.online.frame_files import FrameFiles
 from sim2real_da.online.gate import Decision
 from sim2real_da.training import Plan
@@ -87,12 +94,28 @@ def test_two_processes_make_one_network(tmp_path: Path) -> None:
                                    msg=lambda text, n=name: f'{n}: {text}')
 
 
+STEPS = """
+import sys
+from sim2real_da.networks.distributed import processes, same_everywhere
+with processes('cpu') as (rank, world, device):
+    both = same_everywhere(250, device), same_everywhere(250 if rank == 0 else 0, device)
+sys.exit(0 if both == (True, False) else 1)
+"""
+
+
+def test_every_process_hears_that_one_of_them_is_elsewhere(tmp_path: Path) -> None:
+    script = tmp_path / 'steps.py'
+    script.write_text(STEPS)
+    launch([[sys.executable, str(script)]] * 2)
+
+
 def test_one_process_is_left_as_it_is() -> None:
     parameter = torch.nn.Parameter(torch.ones(2))
     average_gradients([parameter])
     assert parameter.grad is None
     value = torch.tensor(3.0)
     assert mean_of(value) is value and own_seed(4, 1) == [4, 1]
+    assert same_everywhere(7, 'cpu')
     assert everywhere(True, torch.device('cpu')) and not everywhere(False, torch.device('cpu'))
 
 

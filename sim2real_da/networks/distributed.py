@@ -81,6 +81,12 @@ def everywhere(true: bool, device: torch.device) -> bool:
     return bool(mean_of(torch.tensor(float(true), device=device)) == 1)
 
 
+def same_everywhere(number: int, device: str) -> bool:
+    """Whether all processes have the same number."""
+    value = torch.tensor([float(number)], dtype=torch.float64, device=device)
+    return everywhere(bool(mean_of(value) == number), value.device)
+
+
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Make gradients the mean over all processes; one that a process does not have counts as zero."""
