@@ -151,6 +151,9 @@ def test_labels_meet_by_name_or_number():
     assert known_labels(pictures, ('1', '7'), 2).tolist() == [-1, 1, 0]
     assert known_labels(Pictures(pictures.images, np.array([7, 1, 0])), ('01', '07'), 2).tolist() == [1, 0, -1]
     assert known_labels(Pictures(pictures.images, np.array([1, 0, 5])), ('nut', 'bolt'), 2).tolist() == [1, 0, -1]
+    bop = ('obj_000001', 'obj_000005')
+    assert known_labels(Pictures(pictures.images, np.array([1, 5, 6])), bop, 2).tolist() == [0, 1, -1]
+    assert known_labels(Pictures(pictures.images, np.array([1, 0, 1])), bop, 2).tolist() == [1, 0, 1], 'indices'
 
 
 def test_accuracy_of_known_and_of_all_classes():

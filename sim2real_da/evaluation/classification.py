@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from sim2real_da.networks.classifier import Classifier, to_images
 from sim2real_da.networks.pose import PoseNetwork, PoseOutput
 
 BATCH = 500
+BOP_NAME = re.compile(r'obj_\d{6}')
 
 
 @torch.no_grad()
@@ -57,7 +59,8 @@ def known_labels(pictures: Pictures, names: Sequence[str], classes: int) -> NDAr
     """Return the labels as the network's class indices; -1 for classes that it does not know.
 
     Names are compared, numbers by value ('07' is 7). Labels without names are class numbers: of the network's names
-    where these are numbers, else its indices.
+    where these are numbers, BOP's ids where the names are BOP's (obj_000005) and a label is too large for an index,
+    else indices.
     """
     assert pictures.labels is not None
     own = list(names) or [str(i) for i in range(classes)]
@@ -66,6 +69,8 @@ def known_labels(pictures: Pictures, names: Sequence[str], classes: int) -> NDAr
         table = [index.get(_key(name), -1) for name in pictures.names]
     elif all(name.isdigit() for name in own):
         table = [index.get(str(n), -1) for n in range(int(pictures.labels.max()) + 1)]
+    elif pictures.labels.max() >= classes and all(BOP_NAME.fullmatch(name) for name in own):
+        table = [index.get(f'obj_{n:06d}', -1) for n in range(int(pictures.labels.max()) + 1)]
     else:
         table = [n if n < classes else -1 for n in range(int(pictures.labels.max()) + 1)]
     return np.array(table, np.int64)[pictures.labels]
