@@ -28,6 +28,7 @@ from online_adaptation import KEYS, adapt, score, spread
 from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset, lmo_split
+from sim2real_da.evaluation import calibration
 from sim2real_da.evaluation.evidence import find, target_rows
 from sim2real_da.evaluation.validators import mutual_information
 from sim2real_da.networks.averaging import average
@@ -45,6 +46,8 @@ CONTROL = 'source_continued'
 HOLDOUT, SOURCE_FRAMES = 40, 340
 FINE_TUNING_STEPS = 300  # target-only, on the 100 labelled photographs; not tuned
 CLOSER = 96  # side of the crops in the last stage of the pose network's training
+APART = 200  # renders that no training step sees
+CROPS_OF_A_POSE = 9  # that a published pose is the mean of
 PLAIN = Randomisation(light=False, colour=False, texture=False, camera=True, distractors=False)
 
 
@@ -80,6 +83,18 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], eff
             if name.startswith('closer'):
                 ends.append(parts[network].copy())
     return merged(parts['detector'], average(ends) if len(ends) > 1 else parts['pose'], out)
+
+
+def calibrate(weights: Path, apart: Path, out: Path) -> None:
+    """Write the weights with poses that are the mean of nine crops, and covariances fitted to the errors of those.
+
+    Figure and numbers lie beside ``out``; see :mod:`sim2real_da.evaluation.calibration`.
+
+    :param apart: folder of renders that no training step saw
+    """
+    calibration.run(argparse.Namespace(
+        weights=str(weights), data=apart, split='train', count=None, views=CROPS_OF_A_POSE, out=out,
+        figure=out.with_name('calibration.png'), json=out.with_name('calibration.json'), device='cpu'))
 
 
 def merged(detector: Bundle, pose: Bundle, out: Path) -> Bundle:
@@ -215,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data', type=Path, required=True, help='LineMOD-Occluded in BOP layout')
     parser.add_argument('--photos', type=Path, help='photographs for surfaces')
-    parser.add_argument('--photos-apart', type=Path, help='other photographs, for the proxy')
+    parser.add_argument('--photos-apart', type=Path, help='other photographs, for renders apart from the training ones')
     parser.add_argument('--work', type=Path, default=Path('runs/lmo'), help='renders and unfinished weights')
     parser.add_argument('--measure', action='store_true', help='score the committed weights and nothing else')
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
@@ -258,9 +273,14 @@ def main() -> None:
             table[name] = rows(options, model, dataset, target, scoring, options.work / f'{name}_adapted')
         write(options.json or results / 'lmo_randomisation.json', {'minutes': options.minutes, 'renders': table})
         return
-    source = source_model(simulation, options.work / 'source.safetensors', options.minutes)
+    path, apart = options.work / 'source.safetensors', options.work / 'val'
+    if not path.is_file():
+        source_model(simulation, options.work / 'uncalibrated.safetensors', options.minutes)
+        rendered(options.data, apart, APART, 77, options.photos_apart)
+        calibrate(options.work / 'uncalibrated.safetensors', apart, path)
+    source = Bundle.load(path)
     if options.proxy:
-        proxy = rendered(options.data, options.work / 'val', 200, 77, options.photos_apart)
+        proxy = rendered(options.data, apart, APART, 77, options.photos_apart)
         frames = unseen_camera(proxy, proxy.ids())
         found = rows(options, source, simulation, [f.frame for f in frames[:100]], frames[100:],
                      options.work / 'proxy_adapted')

@@ -11,6 +11,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -109,6 +110,19 @@ def test_further_trainings_on_larger_crops_are_averaged(scripts, monkeypatch, tm
     assert {float(p.detach().unique()) for p in whole.pose.parameters()} == {(2 + 3 + 4) / 3}
     assert {float(p.detach().unique()) for p in whole.detector.parameters()} == {0.0}
     assert whole.pose.looks == 2 and (tmp_path / 's.safetensors').is_file()
+
+
+def test_the_source_of_the_table_is_calibrated_for_nine_crops(scripts, monkeypatch, tmp_path):
+    lmo, asked = scripts['lmo'], []
+    model = Bundle.create({'box': MODEL}, {'width': 8}, {'width': 8, 'hidden': 16})
+    monkeypatch.setattr(lmo.calibration, 'Estimator', lambda bundle, *_: asked.append(bundle.pose.views))
+    monkeypatch.setattr(lmo.calibration, 'recorded', lambda *_: [])
+    monkeypatch.setattr(lmo.calibration, 'BopDataset', lambda *_: SimpleNamespace(has_ground_truth=False, objects=dict))
+    model.save(tmp_path / 'uncalibrated.safetensors')
+    # every option that the command needs is given: it gets as far as counting the poses that were found
+    with pytest.raises(ValueError, match='0 poses found in'):
+        lmo.calibrate(tmp_path / 'uncalibrated.safetensors', tmp_path / 'val', tmp_path / 'source.safetensors')
+    assert asked == [lmo.CROPS_OF_A_POSE] == [9]
 
 
 def test_infomax_of_rows_is_asked_at_common_places(scripts, monkeypatch):
