@@ -4,7 +4,7 @@
 
 ``figures_*.json`` (of ``sim2real_da benchmark --figures``): translated pictures beside their nearest target pictures,
 and features before and after. Result files of digits, signs and crops: the discriminators' accuracy over the steps of
-seed 0.
+seed 0. ``lmo_calibration.json`` (of ``sim2real_da calibrate``): predicted and observed errors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sim2real_da.evaluation import neighbours
+from sim2real_da.evaluation import calibration, neighbours
 from sim2real_da.evaluation.embedding import accuracy_curves, draw_accuracy, draw_embedding
 
 HERE = Path(__file__).parent
@@ -42,6 +42,11 @@ def main(results: Path = RESULTS, images: Path = IMAGES) -> list[Path]:
     for task, histories in courses.items():
         made.append(images / f'discriminators_{task}.png')
         draw_accuracy(histories, made[-1])
+    fitted = results / 'lmo_calibration.json'
+    if fitted.is_file():
+        found = json.loads(fitted.read_text(encoding='utf-8'))
+        made.append(images / 'calibration.png')
+        calibration.draw(found['before'], found['after'], made[-1])
     return made
 
 

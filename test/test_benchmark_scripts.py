@@ -305,6 +305,7 @@ def test_the_bare_pass_has_the_gradients_of_the_task_alone(scripts):
 
 
 def test_figures_are_drawn_from_result_files(scripts, tmp_path):
+    from sim2real_da.evaluation.calibration import Errors, describe
     from sim2real_da.evaluation.embedding import Features, projected
     from sim2real_da.evaluation.neighbours import compared
 
@@ -317,9 +318,12 @@ def test_figures_are_drawn_from_result_files(scripts, tmp_path):
     for name, course in (('digits_a', [{'step': s, 'domain_accuracy': 0.9} for s in (5.0, 10.0)]),
                          ('digits_b', [{'step': 5.0, 'class': 1.0}])):
         (tmp_path / f'{name}.json').write_text(json.dumps({'tasks': {'usps': {name: {'runs': [{'course': course}]}}}}))
+    seen = describe(Errors(rng.normal(size=(40, 6)), np.tile(np.eye(6), (40, 1, 1))))
+    (tmp_path / 'lmo_calibration.json').write_text(json.dumps({'before': seen, 'after': seen}))
     made = scripts['figures'].main(tmp_path, tmp_path / 'images')
-    assert sorted(p.stem for p in made) == ['discriminators_usps', 'embedding_usps_dann', 'embedding_usps_pixelda',
-                                            'neighbours_usps_pixelda']
+    assert sorted(p.stem for p in made) == [
+        'calibration', 'discriminators_usps', 'embedding_usps_dann', 'embedding_usps_pixelda',
+        'neighbours_usps_pixelda']
     assert all(p.stat().st_size > 5000 for p in made)
 
 

@@ -200,6 +200,8 @@ def test_the_command_writes_factors_figure_and_numbers(tmp_path: Path, monkeypat
     assert figure.read_bytes().startswith(b'\x89PNG')
     result = json.loads(numbers.read_text())
     assert (result['frames'], result['poses_fitted'], result['poses_checked']) == (60, 60, 60)
+    curve = result['after']['rotation']['curve']
+    assert len(curve) == 99 and curve == sorted(curve) and curve[89] == result['after']['rotation']['coverage']['0.9']
     factors = result['factors']
     assert Bundle.load(out).covariance_factors == (factors['translation'], factors['rotation'])
     assert (factors['translation'], factors['rotation']) == pytest.approx((4, 9), rel=0.6)

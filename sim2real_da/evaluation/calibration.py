@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 BLOCKS = {'translation': slice(0, 3), 'rotation': slice(3, 6)}
 UNITS = {'translation': 'm', 'rotation': 'rad'}
 LEVELS = (0.5, 0.68, 0.9, 0.95, 0.99)  # nominal coverages that are written down
+CURVE = tuple(n / 100 for n in range(1, 100))  # those that are drawn
 OUTLIER = 0.999  # quantile beyond which an error is a gross failure
 BINS = 8
 FITTED = 0.9  # the region that is to hold as many poses as it says
@@ -99,9 +100,9 @@ def describe(seen: Errors) -> dict[str, dict[str, Any]]:
     """Return for translation and rotation how well the covariance fits, ready for JSON.
 
     ``median_ratio`` is 1 for a right covariance and above it for one that is too small, ``coverage`` the share of the
-    poses within the region of each nominal probability. ``bins`` has equally many samples each, a sample being one
-    axis of one pose: the median predicted standard deviation, and the observed one (1.4826 times the median absolute
-    error, which for a Gaussian is the standard deviation).
+    poses within the region of each nominal probability, ``curve`` the same for 0.01, 0.02 ... 0.99. ``bins`` has
+    equally many samples each, a sample being one axis of one pose: the median predicted standard deviation, and the
+    observed one (1.4826 times the median absolute error, which for a Gaussian is the standard deviation).
     """
     result = {}
     for name, block in BLOCKS.items():
@@ -112,6 +113,7 @@ def describe(seen: Errors) -> dict[str, dict[str, Any]]:
         result[name] = {
             'median_ratio': float(np.median(distances) / chi2.median(3)),
             'coverage': {str(level): _coverage(distances, level) for level in LEVELS},
+            'curve': [_coverage(distances, level) for level in CURVE],
             'outliers': 1 - _coverage(distances, OUTLIER),
             'bins': [{'predicted': float(np.median(predicted[g])), 'observed': float(1.4826 * np.median(error[g]))}
                      for g in groups],
@@ -119,8 +121,11 @@ def describe(seen: Errors) -> dict[str, dict[str, Any]]:
     return result
 
 
-def draw(before: Errors, after: Errors, path: Path) -> None:
-    """Draw coverage and spread of the checked half, before and after, each for translation and rotation."""
+def draw(before: Mapping[str, Any], after: Mapping[str, Any], path: Path) -> None:
+    """Draw coverage and spread before and after, each for translation and rotation.
+
+    :param before: what :func:`describe` says, as the command's JSON has it under this name
+    """
     import matplotlib
 
     matplotlib.use('Agg')
@@ -128,15 +133,13 @@ def draw(before: Errors, after: Errors, path: Path) -> None:
 
     style = {'font.size': 11, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True,
              'grid.alpha': 0.25, 'legend.frameon': False}
-    levels = np.linspace(0.01, 0.99, 99)
     with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(2, 2, figsize=(9, 8), layout='constrained')
-        for column, (name, block) in enumerate(BLOCKS.items()):
+        for column, name in enumerate(BLOCKS):
             coverage, spread = axes[:, column]
             for seen, label, colour in ((before, 'before', '#e07b00'), (after, 'after', '#1f6fb4')):
-                distances = seen.distances(block)
-                coverage.plot(levels, [_coverage(distances, v) for v in levels], color=colour, label=label)
-                bins = describe(seen)[name]['bins']
+                coverage.plot(CURVE, seen[name]['curve'], color=colour, label=label)
+                bins = seen[name]['bins']
                 spread.loglog([b['predicted'] for b in bins], [b['observed'] for b in bins], 'o-', color=colour,
                               label=label)
             coverage.plot([0, 1], [0, 1], color='grey', linewidth=1, linestyle='--')
@@ -192,8 +195,8 @@ def run(options: argparse.Namespace) -> None:
     after = checked.scaled(factors)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out, with_covariance_factors(path.read_bytes(), factors, options.views))
-    draw(checked, after, options.figure)
     result = {'before': describe(checked), 'after': describe(after)}
+    draw(result['before'], result['after'], options.figure)
     write_json(options.json, {
         'weights': options.weights, 'data': str(options.data), 'frames': len(answers), 'views': bundle.pose.views,
         'poses_fitted': len(fitted.errors), 'poses_checked': len(checked.errors),
