@@ -26,6 +26,7 @@ from sim2real_da.samples import Pose
 def test_maps_of_four_strides_rounded_up(size):
     with torch.inference_mode():
         maps = build_backbone('mix_transformer').eval()(torch.rand(1, 3, *size))
+        assert all(m.is_contiguous() for m in maps)
     assert [m.shape[1] for m in maps] == list(CHANNELS)
     assert [m.shape[2:] for m in maps] == [torch.Size(-(-s // stride) for s in size) for stride in (4, 8, 16, 32)]
 

@@ -105,7 +105,8 @@ class Stage(nn.Module):
         tokens = self.embedded(grid.flatten(2).transpose(1, 2))
         for block in self.blocks:
             tokens = block(tokens, height, width)
-        return self.norm(tokens).transpose(1, 2).unflatten(2, (height, width))  # type: ignore[no-any-return]
+        # as a convolution lays out its own: the backward pass of one over a transposed view crashes torch 2.11 on CPUs
+        return self.norm(tokens).transpose(1, 2).contiguous().unflatten(2, (height, width))  # type: ignore[no-any-return]
 
 
 class MixTransformer(nn.Module):
