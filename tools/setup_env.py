@@ -34,7 +34,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 10), (3, 14))  # what the ROS wheels exist for
 PYTHON = f'{sys.version_info[0]}.{sys.version_info[1]}'
-NEEDED_GB = 9
+NEEDED_GB = 10  # 9.5 were measured while wheels and what is unpacked of them are both there; pip's cache comes on top
 #: message packages for which there is no wheel; their definitions are in tools/messages
 MESSAGES = ('vision_msgs', 'tf2_msgs')
 
