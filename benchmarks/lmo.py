@@ -85,7 +85,7 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], eff
     return merged(parts['detector'], average(ends) if len(ends) > 1 else parts['pose'], out)
 
 
-def calibrate(weights: Path, apart: Path, out: Path) -> None:
+def calibrate(weights: Path, apart: Path, out: Path, device: str = 'cpu') -> None:
     """Write the weights with poses that are the mean of nine crops, and covariances fitted to the errors of those.
 
     Figure and numbers lie beside ``out``; see :mod:`sim2real_da.evaluation.calibration`.
@@ -94,7 +94,7 @@ def calibrate(weights: Path, apart: Path, out: Path) -> None:
     """
     calibration.run(argparse.Namespace(
         weights=str(weights), data=apart, split='train', count=None, views=CROPS_OF_A_POSE, out=out,
-        figure=out.with_name('calibration.png'), json=out.with_name('calibration.json'), device='cpu'))
+        figure=out.with_name('calibration.png'), json=out.with_name('calibration.json'), device=device))
 
 
 def merged(detector: Bundle, pose: Bundle, out: Path) -> Bundle:
@@ -277,7 +277,7 @@ def main() -> None:
     if not path.is_file():
         source_model(simulation, options.work / 'uncalibrated.safetensors', options.minutes)
         rendered(options.data, apart, APART, 77, options.photos_apart)
-        calibrate(options.work / 'uncalibrated.safetensors', apart, path)
+        calibrate(options.work / 'uncalibrated.safetensors', apart, path, options.device)
     source = Bundle.load(path)
     if options.proxy:
         proxy = rendered(options.data, apart, APART, 77, options.photos_apart)

@@ -85,11 +85,7 @@ class Bundle:
 
         :raises ValueError: for more than there are, or a representation whose poses are of one crop
         """
-        state, training = self.pose.state_dict(), self.pose.training
-        self.pose = build_pose_network(**{**self.pose.config, 'views': views})
-        self.pose.load_state_dict(state)
-        self.pose.train(training)
-        self.covariance_factors = (1.0, 1.0)  # they were fitted to the errors of other means
+        self._look_anew(self.pose.state_dict(), views=views)
 
     def look_closer(self, crop_size: int, looks: int) -> None:
         """Let the pose network see crops of another size, and once or twice, with the weights it has.
@@ -100,10 +96,12 @@ class Bundle:
         :param crop_size: side in pixels, a multiple of 32
         :param looks: see :class:`sim2real_da.networks.pose.PoseNetwork`
         """
-        old = self.pose
-        new = build_pose_network(**{**old.config, 'crop_size': crop_size, 'looks': looks})
-        new.load_state_dict(old.state_at(crop_size))
-        self.pose = new.train(old.training)
+        self._look_anew(self.pose.state_at(crop_size), crop_size=crop_size, looks=looks)
+
+    def _look_anew(self, state: dict[str, torch.Tensor], **options: int) -> None:
+        new = build_pose_network(**{**self.pose.config, **options})
+        new.load_state_dict(state)
+        self.pose = new.train(self.pose.training)
         self.covariance_factors = (1.0, 1.0)  # they were fitted to the errors on other crops
 
     def check_objects(self, objects: Mapping[str, ObjectModel], where: str, every: bool = False) -> None:
