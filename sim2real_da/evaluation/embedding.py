@@ -137,14 +137,14 @@ def draw_accuracy(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Pa
     if not curves:
         raise ValueError('discriminator accuracy: none was logged; expected numbers whose name ends with accuracy')
     with pyplot.rc_context({**STYLE, 'axes.grid': True, 'grid.alpha': 0.25}):
-        figure, axis = pyplot.subplots(figsize=(6.4, 3.6), layout='constrained')
+        figure, axis = pyplot.subplots(figsize=(9.0, 3.6), layout='constrained')
         for name, (steps, values) in curves.items():
             drawn = axis.plot(steps, values, linewidth=1, alpha=0.25)
             axis.plot(steps, smoothed(values, len(values) // 20), linewidth=1.8, color=drawn[0].get_color(),
                       label=name.replace('_', ' ').replace('/', ' '))
         axis.axhline(0.5, color='grey', linewidth=1, linestyle='--')
         axis.set(title='Discriminator (0.5: the domains look alike)', xlabel='step', ylabel='accuracy', ylim=(0, 1.02))
-        axis.legend()
+        figure.legend(loc='outside right center')  # beside the curves: with many of them there is no free corner
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=140)
         pyplot.close(figure)
