@@ -33,6 +33,7 @@ from sim2real_da.evaluation.evidence import find, target_rows
 from sim2real_da.evaluation.validators import mutual_information
 from sim2real_da.networks.averaging import average
 from sim2real_da.networks.bundle import Bundle
+from sim2real_da.online.stored import TOLERANCE
 from sim2real_da.samples import Frame, LabelledFrame
 from sim2real_da.simulation.randomisation import Randomisation
 from sim2real_da.simulation.render import render_dataset
@@ -58,7 +59,17 @@ def rendered(data: Path, out: Path, count: int, seed: int, photos: Path | None,
     return BopDataset(out, 'train')
 
 
-def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], effects: bool = True) -> Bundle:
+def short_model(dataset: BopDataset, out: Path, steps: tuple[int, int], effects: bool) -> Bundle:
+    """Train detector and pose network for so many steps each: two kinds of renders are to have the same budget."""
+    if out.is_file():
+        return Bundle.load(out)
+    parts = [train(dataset, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
+        steps=count, networks=(network,), backbone='efficientnet_lite0', pretrained=True, effects=effects,
+        turn=45.0 if network == 'pose' else 20.0)) for network, count in zip(('detector', 'pose'), steps)]
+    return merged(*parts, out)
+
+
+def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...]) -> Bundle:
     """Train detector and pose network, each for its time, and put them together.
 
     :param minutes: detector, pose network with a frozen backbone, on with one that learns, and on with larger crops and
@@ -78,7 +89,7 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...], eff
                 parts[network].look_closer(CLOSER, looks=2)
             parts[network] = train(dataset, out.with_name(f'{out.stem}_{name}.safetensors'), Plan(
                 steps=10**6, minutes=share, networks=(network,), backbone='efficientnet_lite0', pretrained=True,
-                frozen=frozen, effects=effects, turn=45.0 if network == 'pose' else 20.0, seed=seed),
+                frozen=frozen, effects=True, turn=45.0 if network == 'pose' else 20.0, seed=seed),
                 bundle=parts.get(network))
             if name.startswith('closer'):
                 ends.append(parts[network].copy())
@@ -188,7 +199,7 @@ def adapted_model(options: argparse.Namespace, out: Path, source: Bundle, recipe
         return Bundle.load(out), json.loads(course.read_text(encoding='utf-8'))
     # a row shows what a recipe does, the control's too: evidence would keep most of it from being published
     bundle, numbers = adapt(source, recipe, seed, replay, target, steps=options.steps, holdout=HOLDOUT,
-                            device=options.device, evidence=False)
+                            tolerance=options.tolerance, device=options.device, evidence=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     bundle.save(out)
     course.write_text(json.dumps(numbers), encoding='utf-8')
@@ -239,6 +250,10 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, nargs='+', default=(80, 62, 125, 100, 40, 40, 110),
                         help='of training: detector, pose network with a frozen backbone, with one that learns, with '
                         'larger crops, and further ones with these, whose ends are averaged')
+    parser.add_argument('--short-steps', type=int, nargs=2, default=(600, 500),
+                        help='--randomisation: training steps of detector and pose network, the same for both renders')
+    parser.add_argument('--tolerance', type=float, default=TOLERANCE,
+                        help="of the gate that adapts: how far scores on simulation may fall; 1 opens it")
     parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=125)
@@ -268,10 +283,11 @@ def main() -> None:
         table = {}
         for name, dataset in (('plain', plain), ('randomised', simulation)):
             # camera effects belong to randomisation
-            model = source_model(dataset, options.work / f'{name}_short.safetensors', options.minutes,
-                                 name == 'randomised')
+            model = short_model(dataset, options.work / f'{name}_short.safetensors', options.short_steps,
+                                name == 'randomised')
             table[name] = rows(options, model, dataset, target, scoring, options.work / f'{name}_adapted')
-        write(options.json or results / 'lmo_randomisation.json', {'minutes': options.minutes, 'renders': table})
+        write(options.json or results / 'lmo_randomisation.json', {
+            'training_steps': options.short_steps, 'tolerance': options.tolerance, 'renders': table})
         return
     path, apart = options.work / 'source.safetensors', options.work / 'val'
     if not path.is_file():
