@@ -243,6 +243,7 @@ def main() -> None:
     parser.add_argument('--photos', type=Path, help='photographs for surfaces')
     parser.add_argument('--photos-apart', type=Path, help='other photographs, for renders apart from the training ones')
     parser.add_argument('--work', type=Path, default=Path('runs/lmo'), help='renders and unfinished weights')
+    parser.add_argument('--source', type=Path, help='adapt these weights instead of training some; 400 --frames will do')
     parser.add_argument('--measure', action='store_true', help='score the committed weights and nothing else')
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
     parser.add_argument('--randomisation', action='store_true', help='the 2 x 2 table: plain or randomised renders')
@@ -289,7 +290,7 @@ def main() -> None:
         write(options.json or results / 'lmo_randomisation.json', {
             'training_steps': options.short_steps, 'tolerance': options.tolerance, 'renders': table})
         return
-    path, apart = options.work / 'source.safetensors', options.work / 'val'
+    path, apart = options.source or options.work / 'source.safetensors', options.work / 'val'
     if not path.is_file():
         source_model(simulation, options.work / 'uncalibrated.safetensors', options.minutes)
         rendered(options.data, apart, APART, 77, options.photos_apart)

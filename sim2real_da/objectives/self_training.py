@@ -17,6 +17,9 @@ With a threshold, as DAFormer (Hoyer et al., CVPR 2022), the loss is also multip
     q = share of pictures, crops or cells whose most probable class the teacher gives at least the threshold,
 
 one number for the whole batch, and the detector's semantic map learns from the teacher's too.
+
+With ``static_scene`` the labels are those that many pictures of an arrangement that stands still agree on, wherever
+there is one: see :mod:`sim2real_da.networks.scene_labels`.
 """
 
 from __future__ import annotations
@@ -35,15 +38,17 @@ class SelfTraining(Objective):
     :param threshold: teacher's probability from which a label counts as sure (the paper's: 0.968); None: q is 1 and
         nothing is asked of the semantic map
     :param unique: detector: every object is in a picture at most once, see :func:`.pseudo_labels.pseudo_labels`
+    :param static_scene: online: labels that hold in all views of what stands still; there is one of each object
     """
 
     needs_target = True
     needs_pseudo_labels = True
 
     def __init__(self, channels: tuple[int, ...], weight: float = 1.0, steps: int = 50,
-                 threshold: float | None = None, unique: bool = False) -> None:
+                 threshold: float | None = None, unique: bool = False, static_scene: bool = False) -> None:
         super().__init__()
         self.weight, self.steps, self.threshold, self.unique = weight, steps, threshold, unique
+        self.static_scene = static_scene
         self.needs_confidence = threshold is not None
         self._metrics: dict[str, float] = {}
 

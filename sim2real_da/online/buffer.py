@@ -104,6 +104,10 @@ class FrameBuffer:
         chosen = rng.choice(len(shares), count, replace=len(shares) < count, p=shares / shares.sum())
         return [self._entries[i].frame for i in chosen]
 
+    def frames(self) -> list[Frame]:
+        """Return all frames."""
+        return [entry.frame for entry in self._entries]
+
     def unnoted(self, count: int = 1) -> list[Frame]:
         """Return the newest frames whose classes are not known."""
         return [e.frame for e in reversed(self._entries) if e.classes is None][:count]

@@ -27,6 +27,7 @@ from sim2real_da.networks.detector import decode
 from sim2real_da.networks.distributed import everywhere, own_seed
 from sim2real_da.networks.estimator import to_tensor
 from sim2real_da.networks.pseudo_labels import pseudo_labels
+from sim2real_da.networks.scene_labels import SceneLabeller
 from sim2real_da.networks.weights_file import WeightsError, pack, unpack
 from sim2real_da.objectives import Batch, SelfTraining
 from sim2real_da.recipes import Recipe, RecipeError
@@ -62,6 +63,9 @@ class Learner:
                                       'only (sim2real_da benchmark); see docs/techniques.md for what can learn online')
         self.unique = any(isinstance(o, SelfTraining) and o.unique for o in self.parts['detector'].objectives)
         self.skipped = 0
+        self.scene: SceneLabeller | None = None
+        if any(isinstance(o, SelfTraining) and o.static_scene for p in self.parts.values() for o in p.objectives):
+            self.scene = SceneLabeller(self.device)
 
     @property
     def needs_target(self) -> bool:
@@ -106,6 +110,14 @@ class Learner:
         images = target_images([frame], teacher.input_size, self.device)
         _, _, found = decode(teacher(images), CLASS_SCORE)[0]
         return {self.student.classes[int(c)] for c in found}
+
+    def look_around(self, frames: Sequence[Frame]) -> None:
+        """Label real frames together, where the recipe has use for what stands still in them.
+
+        :param frames: all that :meth:`step` may get from now on; others are labelled one by one
+        """
+        if self.scene is not None:
+            self.scene.look(self.candidate(), frames, self.step_count)
 
     def candidate(self) -> Bundle:
         """Return a copy of the teacher, ready to be validated."""
@@ -155,7 +167,7 @@ class Learner:
         bundle, rng = self.student, self.generator
         losses: dict[str, dict[str, Tensor]] = {}
         needs = {name: part.needs_target for name, part in self.parts.items()}
-        pseudo = [pseudo_labels(self.teacher, f, self.device, self.unique)
+        pseudo = [(self.scene and self.scene.of(f)) or pseudo_labels(self.teacher, f, self.device, self.unique)
                   for f in target] if self.needs_pseudo_labels else []
 
         size = bundle.detector.input_size

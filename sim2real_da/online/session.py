@@ -40,6 +40,8 @@ GAP = 8  # simulated frames left out between the held-out scenes and the trainin
 FEWEST_TARGETS = 8  # real frames needed before the first step
 FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
 HISTORY = 20_000  # steps whose numbers are kept
+LOOK_NEW = 0.25  # share of the kept real frames that are new, from which all are looked at together again
+LOOK_EVERY = 100  # steps after which a better teacher does, where a recipe wants labels that hold in many views
 PATIENCE = 4  # candidates rejected in a row after which learning begins again from the running version
 SLOWEST = 0.125  # of the pace, which halves every time
 LEARNERS_APART = 1_000_003  # between the seeds of one session's learners
@@ -172,6 +174,7 @@ class AdaptationSession:
 
     def _step(self) -> Promotion | None:
         self._note_classes()
+        self._look_around()
         with self._lock:
             replay = list(self._replay)
             count = self.recipe.source_frames
@@ -202,6 +205,17 @@ class AdaptationSession:
             found = self._learner.classes(frame)
             with self._lock:
                 self.buffer.note(frame, found)
+
+    def _look_around(self) -> None:
+        """Let the learner label all frames together: at first, when many are new, and when the teacher has learnt."""
+        scene = self._learner.scene
+        if scene is None:
+            return
+        with self._lock:
+            frames = self.buffer.frames()
+        new = sum(not scene.looked_at(frame) for frame in frames)
+        if new > LOOK_NEW * len(frames) or self._learner.step_count - scene.step >= LOOK_EVERY:
+            self._learner.look_around(frames)
 
     def _validate(self) -> Promotion | None:
         if self._gate is None:

@@ -1,0 +1,179 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Labels of camera frames that hold in all views of what stands still in front of the camera.
+
+A teacher's answers in single pictures are measurements; what is believed is one arrangement of the objects that many
+pictures agree on (:mod:`sim2real_da.static_scene`), at the size that makes outlines lie on edges
+(:mod:`sim2real_da.outlines`). Its poses are labels in every picture, more exact than the teacher's in any; an object
+that the teacher missed in one view has a label there, and what it took for an object in another place is background.
+
+Things are moved now and then, so an arrangement is fitted to a window of consecutive frames. Where one object moved
+within a window, the frames of the shorter part disagree on it, and it has no label there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.crops import crop_transform, cut
+from sim2real_da.networks.estimator import Estimator, to_tensor
+from sim2real_da.networks.pseudo_labels import DOUBTFUL, SURE, PseudoLabels
+from sim2real_da.outlines import log_size, mask, silhouette
+from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel
+from sim2real_da.static_scene import SceneError, StaticScene, fit_scene
+
+log = logging.getLogger(__name__)
+
+WINDOW, STRIDE = 15, 5  # frames of an arrangement, and between the first ones of two windows
+SEEN = 0.5  # probability that a crop shows the object from which it counts as seen where the detector missed it
+VISIBLE = 0.2  # share of the silhouette that other objects and the picture's edge have to leave
+ALIKE = 0.5  # overlap (intersection over union) from which a found box is the silhouette's
+VIEWS = 3  # crops of a measured pose; the scene is the mean over frames
+
+
+class SceneLabeller:
+    """Labels frames together and keeps the labels by the frames themselves.
+
+    :param device: where the teacher runs
+    """
+
+    def __init__(self, device: torch.device | str = 'cpu') -> None:
+        self.device = str(device)
+        self.step = 0  # of the learner, when it last looked
+        self._frames: dict[int, Frame] = {}  # all that were looked at; while they are held their ids are their own
+        self._labels: dict[int, PseudoLabels] = {}
+
+    def of(self, frame: Frame) -> PseudoLabels | None:
+        """Return a frame's labels; None where it fits no arrangement, or was not looked at."""
+        return self._labels.get(id(frame))
+
+    def looked_at(self, frame: Frame) -> bool:
+        """Whether a frame was among those of the last look."""
+        return id(frame) in self._frames
+
+    def look(self, teacher: Bundle, frames: Sequence[Frame], step: int = 0) -> None:
+        """Label frames anew; those that are not among them are forgotten.
+
+        :param teacher: in evaluation mode
+        :param frames: of pinhole cameras; their stamps say in which order they were taken
+        """
+        ordered = sorted(frames, key=lambda frame: frame.stamp)
+        self.step, self._frames, self._labels = step, {id(frame): frame for frame in ordered}, {}
+        asked = teacher.copy()
+        asked.pose.views = min(VIEWS, asked.pose.views)
+        estimator = Estimator(asked, self.device, DOUBTFUL)
+        found = [estimator.estimate(frame.image, frame.intrinsics) for frame in ordered]
+        most = np.zeros(len(ordered))
+        last = max(len(ordered) - WINDOW, 0)
+        for first in sorted({*range(0, last, STRIDE), last}):
+            part = slice(first, first + WINDOW)
+            try:
+                scene = fit_scene(found[part], asked.objects)
+            except SceneError as error:
+                log.debug('frames %d to %d: %s', first, first + WINDOW, error)
+                continue
+            scene = sized(scene, ordered[part], asked.objects)
+            for number, frame in enumerate(ordered[part]):
+                agreeing = float(scene.agrees[number].sum())
+                if scene.known[number] and agreeing > most[first + number]:
+                    most[first + number] = agreeing
+                    self._labels[id(frame)] = frame_labels(
+                        scene, number, frame, found[first + number], asked, self.device)
+        log.info('static scene: %d of %d frames labelled, %.1f objects each', len(self._labels), len(ordered),
+                 np.mean([len(x.boxes) for x in self._labels.values()]) if self._labels else 0)
+
+
+def sized(scene: StaticScene, frames: Sequence[Frame], objects: dict[str, ObjectModel]) -> StaticScene:
+    """Return a scene at the size that makes the outlines of what was seen lie on edges; as it is where none does."""
+    for _ in range(2):
+        larger = log_size(
+            (frame, [(objects[name], scene.pose(number, name)) for name, agrees in zip(scene.names, row) if agrees])
+            for number, (frame, row) in enumerate(zip(frames, scene.agrees)))
+        if larger is None:
+            break
+        scene = scene.scaled(float(np.exp(-larger)), objects)
+    return scene
+
+
+def frame_labels(scene: StaticScene, number: int, frame: Frame, found: Sequence[Detection], teacher: Bundle,
+                 device: str) -> PseudoLabels:
+    """Return the labels of one frame of a scene."""
+    height, width = frame.image.shape[:2]
+    labels, seen = [], []
+    hidden = np.zeros((height, width), bool)
+    poses = {name: scene.pose(number, name) for name in scene.names}
+    # the nearest first; what lies before hides what lies behind
+    for name in sorted(poses, key=lambda n: float(np.linalg.norm(teacher.objects[n].box_centre(poses[n])))):
+        shape = silhouette(teacher.objects[name], poses[name], frame.intrinsics)
+        if shape is None:
+            continue
+        whole = mask(shape, width, height)
+        shown = whole & ~hidden
+        hidden |= whole
+        visible = float(shown.sum() / max(np.count_nonzero(shape.cells), 1))
+        if visible < VISIBLE:
+            continue
+        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+        box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
+        labels.append(ObjectLabel(name, box, poses[name], min(visible, 1.0)))
+        seen.append(bool(scene.agrees[number, scene.names.index(name)]))
+    sure = (np.array(seen, bool) | _shown(teacher, frame, labels, device)) & [
+        not _elsewhere(label, found) for label in labels]
+    kept = [_as_found(label, found) for label, s in zip(labels, sure) if s]
+    doubtful = [label.box for label, s in zip(labels, sure) if not s]
+    # of what is not believed to be in the scene's place the teacher may be right
+    doubtful += [d.box for d in found if d.name not in {label.name for label in kept}]
+    return PseudoLabels(frame, _boxes([label.box for label in kept]), tuple(label.name for label in kept),
+                        _boxes(doubtful), tuple(kept))
+
+
+@torch.inference_mode()
+def _shown(teacher: Bundle, frame: Frame, labels: Sequence[ObjectLabel], device: str) -> NDArray[np.bool_]:
+    """Return whether the pose network sees in a crop around each label its object ``(n,)``."""
+    if not labels:
+        return np.zeros(0, bool)
+    size, names = teacher.pose.crop_size, list(teacher.objects)
+    crops = [cut(frame.image, crop_transform(label.box, size), size) for label in labels]
+    probability = teacher.pose(to_tensor(crops, device)).classes.softmax(1)
+    own = probability[torch.arange(len(labels)), torch.tensor([names.index(label.name) for label in labels])]
+    return np.asarray(own.cpu().numpy() >= SEEN)
+
+
+def _elsewhere(label: ObjectLabel, found: Sequence[Detection]) -> bool:
+    """Whether the teacher is surer of the object in another place: it was moved, or the scene has something like it."""
+    here = max((d.score for d in found if d.name == label.name and _at(label, d)), default=0.0)
+    return any(d.score > max(here, SURE) for d in found if d.name == label.name and not _at(label, d))
+
+
+def _at(label: ObjectLabel, d: Detection) -> bool:
+    """Whether the middle of what was found lies in the label's box."""
+    middle = (d.box[:2] + d.box[2:]) / 2
+    return bool((label.box[:2] <= middle).all() and (middle <= label.box[2:]).all())
+
+
+def _as_found(label: ObjectLabel, found: Sequence[Detection]) -> ObjectLabel:
+    """Return the label with the box that was found, where something unknown hides a part of the silhouette.
+
+    That is, where the box of the object at this place is much smaller than the silhouette's.
+    """
+    for d in sorted(found, key=lambda d: -d.score):
+        if d.name == label.name and _at(label, d):
+            inner = np.r_[np.maximum(d.box[:2], label.box[:2]), np.minimum(d.box[2:], label.box[2:])]
+            overlap, own = _area(inner), _area(label.box)
+            return label if overlap / (own + _area(d.box) - overlap) >= ALIKE else replace(label, box=inner)
+    return label
+
+
+def _area(box: NDArray[np.float64]) -> float:
+    return float(np.prod(np.maximum(box[2:] - box[:2], 1e-6)))
+
+
+def _boxes(boxes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    return np.array(boxes, dtype=np.float64).reshape(-1, 4)

@@ -1,0 +1,130 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""Silhouettes of objects at their poses, and how well their outlines lie on edges of a picture.
+
+A silhouette is drawn from the surface points that every weights file has: no mesh and no renderer is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sim2real_da.geometry import project, transform_points
+from sim2real_da.samples import Frame, Intrinsics, ObjectModel, Pose
+
+Array = NDArray[np.float64]
+
+FINE = 4  # cells a pixel, for outlines
+LARGEST = 4000  # cells a side; an object that is larger in the picture has no outline
+GAP = 2.0  # of the mean distance between two drawn points: holes up to twice that are closed
+MARGIN = 4  # cells around the points
+SMOOTH = 1.0  # pixels, of the picture before its edges are looked for
+FAINT = 4.0  # grey levels a pixel: an edge much stronger than this counts as one, whatever its contrast
+SIZES = np.linspace(-0.1, 0.1, 41)  # logarithms of sizes that are tried
+
+
+@dataclass(frozen=True)
+class Silhouette:
+    """Which cells an object covers.
+
+    :param cells: uint8, 255 where it is, ``(h, w)``
+    :param corner: pixel coordinates of the first cell's middle ``(2,)``
+    :param fine: cells a pixel
+    """
+
+    cells: NDArray[np.uint8]
+    corner: Array
+    fine: int
+
+
+def silhouette(model: ObjectModel, pose: Pose, intrinsics: Intrinsics, fine: int = 1) -> Silhouette | None:
+    """Draw an object; None where it is behind the camera, or larger than anything that is looked at as a whole.
+
+    :param intrinsics: of a pinhole camera
+    :param fine: cells a pixel
+    """
+    points = transform_points(model.points, pose)
+    if points[:, 2].min() < 0.01:
+        return None
+    pixels = project(points, intrinsics)
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    if (high - low).max() * fine > LARGEST:
+        return None
+    # a cell's middle has integer pixel coordinates where cells are pixels
+    low = np.floor(low)
+    size = np.ceil((high - low) * fine).astype(int) + 1
+    reach = max(int(np.ceil(GAP * np.sqrt(size.prod() / len(points)))), 1)
+    margin = reach + MARGIN
+    cells = np.zeros((size[1] + 2 * margin, size[0] + 2 * margin), np.uint8)
+    columns, rows = np.rint((pixels - low) * fine).astype(int).T + margin
+    cells[rows, columns] = 255
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return Silhouette(np.asarray(cv2.morphologyEx(cells, cv2.MORPH_CLOSE, kernel), dtype=np.uint8),
+                      low - margin / fine, fine)
+
+
+def mask(shape: Silhouette, width: int, height: int) -> NDArray[np.bool_]:
+    """Return a silhouette whose cells are pixels in a picture ``(height, width)``."""
+    out = np.zeros((height, width), bool)
+    x, y = np.rint(shape.corner).astype(int)
+    rows, columns = shape.cells.shape
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + columns, width), min(y + rows, height)
+    if x0 < x1 and y0 < y1:
+        out[y0:y1, x0:x1] = shape.cells[y0 - y:y1 - y, x0 - x:x1 - x] > 0
+    return out
+
+
+def outline(shape: Silhouette) -> tuple[Array, Array] | None:
+    """Return points of the outer outline about a pixel apart and their normals, both ``(N, 2)``; None of a speck."""
+    found, _ = cv2.findContours(shape.cells, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    line = max(found, key=len)[:, 0].astype(np.float64) / shape.fine + shape.corner
+    line = line[::shape.fine]
+    if len(line) < 12:
+        return None
+    along = np.roll(line, -2, axis=0) - np.roll(line, 2, axis=0)
+    normals = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    return line, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+
+
+def edges(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the gradient of the colour that changes most, less than 1 long, ``(H, W, 2)``."""
+    smooth = cv2.GaussianBlur(image, (0, 0), SMOOTH).astype(np.float32)
+    both = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)],
+                    axis=-1)  # (H, W, 3, 2)
+    strength = np.square(both).sum(axis=-1)
+    most = np.take_along_axis(both, strength.argmax(axis=-1)[..., None, None], axis=2)[:, :, 0]
+    return np.asarray(most / (np.linalg.norm(most, axis=-1, keepdims=True) + FAINT), dtype=np.float32)
+
+
+def log_size(seen: Iterable[tuple[Frame, list[tuple[ObjectModel, Pose]]]]) -> float | None:
+    """Return by how much all objects are larger in their pictures than at these poses: the logarithm of one factor.
+
+    Outlines are made larger and smaller about the objects' middles until they lie best on edges. Clutter and patterns
+    have edges everywhere, but only those of outlines agree over many objects and pictures.
+
+    :param seen: pictures, and which objects are where in them
+    :returns: -0.1 to 0.1; None where no outline lies in a picture, or the best one is as large or small as is tried
+    """
+    found = np.zeros(len(SIZES))
+    for frame, objects in seen:
+        gradient = edges(frame.image)
+        for model, pose in objects:
+            shape = silhouette(model, pose, frame.intrinsics, FINE)
+            line = None if shape is None else outline(shape)
+            if line is None:
+                continue
+            points, normals = line
+            middle = project(model.box_centre(pose)[None], frame.intrinsics)
+            where = (middle + np.exp(SIZES)[:, None, None] * (points - middle)).astype(np.float32)  # (S, N, 2)
+            there = cv2.remap(gradient, where[..., 0], where[..., 1], cv2.INTER_LINEAR)  # (S, N, 2), 0 outside
+            found += np.abs((there * normals).sum(axis=-1)).mean(axis=1)
+    best = int(found.argmax())
+    if not 0 < best < len(SIZES) - 1:
+        return None
+    before, at, after = found[best - 1:best + 2]
+    return float(SIZES[best] + (SIZES[1] - SIZES[0]) * (before - after) / (2 * (before - 2 * at + after)))
