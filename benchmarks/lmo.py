@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument('--photos', type=Path, help='photographs for surfaces')
     parser.add_argument('--photos-apart', type=Path, help='other photographs, for renders apart from the training ones')
     parser.add_argument('--work', type=Path, default=Path('runs/lmo'), help='renders and unfinished weights')
-    parser.add_argument('--source', type=Path, help='adapt these weights instead of training some; 400 --frames will do')
+    parser.add_argument('--source', type=Path, help='adapt these weights instead of training: 400 --frames do')
     parser.add_argument('--measure', action='store_true', help='score the committed weights and nothing else')
     parser.add_argument('--proxy', action='store_true', help='adapt to simulation seen by another camera, to choose')
     parser.add_argument('--randomisation', action='store_true', help='the 2 x 2 table: plain or randomised renders')
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument('--short-steps', type=int, nargs=2, default=(600, 500),
                         help='--randomisation: training steps of detector and pose network, the same for both renders')
     parser.add_argument('--tolerance', type=float, default=TOLERANCE,
-                        help="of the gate that adapts: how far scores on simulation may fall; 1 opens it")
+                        help='of the gate that adapts: how far scores on simulation may fall; 1 opens it')
     parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=125)

@@ -19,7 +19,7 @@ from sim2real_da.samples import Frame, Intrinsics, ObjectModel, Pose
 
 Array = NDArray[np.float64]
 
-FINE = 4  # cells a pixel, for outlines
+FINE = 2  # cells a pixel, for outlines
 LARGEST = 4000  # cells a side; an object that is larger in the picture has no outline
 GAP = 2.0  # of the mean distance between two drawn points: holes up to twice that are closed
 MARGIN = 4  # cells around the points
@@ -94,8 +94,8 @@ def outline(shape: Silhouette) -> tuple[Array, Array] | None:
 def edges(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the gradient of the colour that changes most, less than 1 long, ``(H, W, 2)``."""
     smooth = cv2.GaussianBlur(image, (0, 0), SMOOTH).astype(np.float32)
-    both = np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)],
-                    axis=-1)  # (H, W, 3, 2)
+    both = np.stack([cv2.Sobel(smooth, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1))], axis=-1)
+    # (H, W, 3, 2)
     strength = np.square(both).sum(axis=-1)
     most = np.take_along_axis(both, strength.argmax(axis=-1)[..., None, None], axis=2)[:, :, 0]
     return np.asarray(most / (np.linalg.norm(most, axis=-1, keepdims=True) + FAINT), dtype=np.float32)

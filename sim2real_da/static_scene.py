@@ -104,7 +104,7 @@ class _Measured:
 
 @dataclass
 class _State:
-    """Unknowns: scene -> camera ``(F, 3, 3)``, ``(F, 3)``; objects in the scene; logarithm of their factors ``(K,)``."""
+    """Unknowns: scene -> camera ``(F, 3, 3)``, ``(F, 3)``; objects in the scene; logarithms of their factors."""
 
     turns: Array
     shifts: Array
@@ -246,7 +246,7 @@ def _improved(state: _State, measured: _Measured, symmetries: Sequence[Array], r
 
 
 def _cameras(state: _State, measured: _Measured, symmetries: Sequence[Array], rng: np.random.Generator) -> _State:
-    """Return the state with each frame's camera the best of those that single objects or the middles of some ask for."""
+    """Return the state with each frame's camera the best of those that objects, or the middles of some, ask for."""
     turns, shifts = state.turns.copy(), state.shifts.copy()
     for frame in np.unique(measured.frame):
         rows = np.flatnonzero(measured.frame == frame)
@@ -266,7 +266,7 @@ def _cameras(state: _State, measured: _Measured, symmetries: Sequence[Array], rn
 
 def _resections(state: _State, measured: _Measured, rows: NDArray[np.int64], rng: np.random.Generator,
                 ) -> list[tuple[Array, Array]]:
-    """Return cameras from which the middles of four objects each are seen where they were: neither turn nor distance."""
+    """Return cameras from which the middles of four objects each are seen where they were, whatever their poses."""
     found = []
     for _ in range(RESECTIONS if len(np.unique(measured.item[rows])) >= 4 else 0):
         drawn = rng.permutation(rows)
@@ -323,7 +323,8 @@ def _residuals(state: _State, measured: _Measured, symmetries: Sequence[Array]) 
         seen[rows] = _nearest(measured.rotation[rows], expected[rows], own)
     off = Rotation.from_matrix(expected @ seen.transpose(0, 2, 1)).as_rotvec()
     spreads = measured.spreads
-    return np.concatenate([across / spreads[:, :1], along[:, None] / spreads[:, 1:2], off / spreads[:, 2:]], 1), place, turn
+    residuals = [across / spreads[:, :1], along[:, None] / spreads[:, 1:2], off / spreads[:, 2:]]
+    return np.concatenate(residuals, axis=1), place, turn
 
 
 def _deviations(state: _State, measured: _Measured, symmetries: Sequence[Array]) -> Array:
@@ -338,8 +339,8 @@ def _fit(state: _State, measured: _Measured, symmetries: Sequence[Array], steps:
     for _ in range(steps):
         matrix, gradient = _normal_equations(state, measured, symmetries)
         for _ in range(6):
-            step = np.linalg.solve(matrix + damping * np.diag(np.diag(matrix)) + 1e-9 * np.eye(len(matrix)), -gradient)
-            moved = _moved(state, step)
+            damped = matrix + damping * np.diag(np.diag(matrix)) + 1e-9 * np.eye(len(matrix))
+            moved = _moved(state, np.asarray(np.linalg.solve(damped, -gradient), dtype=np.float64))
             new = _cost(moved, measured, symmetries)
             if new < cost:
                 break
@@ -389,10 +390,10 @@ def _normal_equations(state: _State, measured: _Measured, symmetries: Sequence[A
         np.add.at(gradient, first, np.einsum('nri,nr->ni', weighted, residuals))
         for second, other in ((at_frame, of_frame), (at_item, of_item)):
             np.add.at(matrix, (first[:, :, None], second[:, None, :]), np.einsum('nri,nrj->nij', weighted, other))
-    own = 6 * frames + 7 * np.arange(items) + 6
+    at = 6 * frames + 7 * np.arange(items) + 6
     weight = 2 / (1 + (state.factors / OWN_SCALE) ** 2) / OWN_SCALE**2
-    matrix[own, own] += weight
-    gradient[own] += weight * state.factors
+    matrix[at, at] += weight
+    gradient[at] += weight * state.factors
     return matrix, gradient
 
 

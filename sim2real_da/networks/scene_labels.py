@@ -92,14 +92,10 @@ class SceneLabeller:
 
 def sized(scene: StaticScene, frames: Sequence[Frame], objects: dict[str, ObjectModel]) -> StaticScene:
     """Return a scene at the size that makes the outlines of what was seen lie on edges; as it is where none does."""
-    for _ in range(2):
-        larger = log_size(
-            (frame, [(objects[name], scene.pose(number, name)) for name, agrees in zip(scene.names, row) if agrees])
-            for number, (frame, row) in enumerate(zip(frames, scene.agrees)))
-        if larger is None:
-            break
-        scene = scene.scaled(float(np.exp(-larger)), objects)
-    return scene
+    larger = log_size(
+        (frame, [(objects[name], scene.pose(number, name)) for name, agrees in zip(scene.names, row) if agrees])
+        for number, (frame, row) in enumerate(zip(frames, scene.agrees)))
+    return scene if larger is None else scene.scaled(float(np.exp(-larger)), objects)
 
 
 def frame_labels(scene: StaticScene, number: int, frame: Frame, found: Sequence[Detection], teacher: Bundle,
