@@ -306,7 +306,10 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch)
     teacher.copy = lambda: teacher
     labeller = SceneLabeller()
     shuffled = [frames[i] for i in rng.permutation(30)]
-    labeller.look(teacher, shuffled, step=7)
+    looking = labeller.look(teacher, shuffled, step=7)
+    next(looking)
+    assert not labeller.looked_at(frames[0])  # not before it is over
+    assert 30 < len(list(looking)) < 40  # short pieces: pictures, then windows
     assert labeller.step == 7 and all(labeller.looked_at(f) for f in frames)
     assert sum(labeller.of(f) is not None for f in frames) >= 28
     along = []
@@ -317,5 +320,49 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch)
             place = OBJECTS[label.name].box_centre(true)
             along.append((OBJECTS[label.name].box_centre(label.pose) - place) @ place / (place @ place))
     assert len(along) > 90 and np.median(np.abs(along)) < 0.015
-    labeller.look(teacher, frames[:5])
+    list(labeller.look(teacher, frames[:5]))
     assert labeller.of(frames[0]) is None and not labeller.looked_at(frames[9])  # five frames are no scene
+
+
+def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_path, monkeypatch):
+    from test_online import OBJECTS as KNOWN
+    from test_online import feed
+
+    from sim2real_da.networks.bundle import Bundle
+    from sim2real_da.networks.pseudo_labels import PseudoLabels
+    from sim2real_da.online import session as sessions
+    from sim2real_da.online.session import AdaptationSession
+    from sim2real_da.online.store import WeightStore
+    from sim2real_da.recipes import load_recipe
+
+    looked, believed = [], []
+
+    def look(self, teacher, frames, step=0):
+        looked.append((step, len(frames)))
+        for _ in range(3):
+            yield
+        self.step, self._frames = step, {id(f): f for f in frames}
+        box = np.array([[100.0, 80.0, 160.0, 140.0]])
+        self._labels = {id(f): PseudoLabels(f, box, ('box',), np.zeros((0, 4)), ()) for f in frames[::2]}
+
+    def alone(teacher, frame, device, unique):
+        believed.append(frame)
+        return PseudoLabels(frame, np.zeros((0, 4)), (), np.zeros((0, 4)), ())
+
+    monkeypatch.setattr(SceneLabeller, 'look', look)
+    monkeypatch.setattr('sim2real_da.online.learner.pseudo_labels', alone)
+    monkeypatch.setattr(sessions, 'LOOK_EVERY', 2)
+    bundle = Bundle.create(KNOWN, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    adaptation = AdaptationSession(bundle, load_recipe('static_scene'), WeightStore(tmp_path), holdout=3,
+                                   gate_every=100, evidence=False)
+    feed(adaptation)
+    steps = []
+    for _ in range(14):
+        adaptation.work()
+        steps.append(adaptation.step)
+    # three micro-steps of looking, then two of learning, and so on
+    assert looked == [(0, 20), (2, 20), (4, 20)]
+    assert steps[:8] == [0, 0, 0, 1, 2, 2, 2, 2]
+    kept = adaptation.buffer.frames()
+    assert believed and all(any(f is k for k in kept[1::2]) for f in believed)  # only those without a scene
+    assert any('target_heat' in key for entry in adaptation.history for key in entry)

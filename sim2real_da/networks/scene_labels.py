@@ -14,7 +14,7 @@ within a window, the frames of the shorter part disagree on it, and it has no la
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -58,18 +58,22 @@ class SceneLabeller:
         """Whether a frame was among those of the last look."""
         return id(frame) in self._frames
 
-    def look(self, teacher: Bundle, frames: Sequence[Frame], step: int = 0) -> None:
-        """Label frames anew; those that are not among them are forgotten.
+    def look(self, teacher: Bundle, frames: Sequence[Frame], step: int = 0) -> Iterator[None]:
+        """Label frames anew, a little with each item that is drawn; the new labels hold when there are no more.
+
+        Labels of frames that are not among them are forgotten then.
 
         :param teacher: in evaluation mode
         :param frames: of pinhole cameras; their stamps say in which order they were taken
+        :param step: of the learner
         """
         ordered = sorted(frames, key=lambda frame: frame.stamp)
-        self.step, self._frames, self._labels = step, {id(frame): frame for frame in ordered}, {}
-        asked = teacher.copy()
+        asked, labels = teacher.copy(), {}
         asked.pose.views = min(VIEWS, asked.pose.views)
-        estimator = Estimator(asked, self.device, DOUBTFUL)
-        found = [estimator.estimate(frame.image, frame.intrinsics) for frame in ordered]
+        estimator, found = Estimator(asked, self.device, DOUBTFUL), []
+        for frame in ordered:
+            found.append(estimator.estimate(frame.image, frame.intrinsics))
+            yield
         most = np.zeros(len(ordered))
         last = max(len(ordered) - WINDOW, 0)
         for first in sorted({*range(0, last, STRIDE), last}):
@@ -84,10 +88,11 @@ class SceneLabeller:
                 agreeing = float(scene.agrees[number].sum())
                 if scene.known[number] and agreeing > most[first + number]:
                     most[first + number] = agreeing
-                    self._labels[id(frame)] = frame_labels(
-                        scene, number, frame, found[first + number], asked, self.device)
-        log.info('static scene: %d of %d frames labelled, %.1f objects each', len(self._labels), len(ordered),
-                 np.mean([len(x.boxes) for x in self._labels.values()]) if self._labels else 0)
+                    labels[id(frame)] = frame_labels(scene, number, frame, found[first + number], asked, self.device)
+            yield
+        self.step, self._frames, self._labels = step, {id(frame): frame for frame in ordered}, labels
+        log.info('static scene: %d of %d frames labelled, %.1f objects each', len(labels), len(ordered),
+                 np.mean([len(x.boxes) for x in labels.values()]) if labels else 0)
 
 
 def sized(scene: StaticScene, frames: Sequence[Frame], objects: dict[str, ObjectModel]) -> StaticScene:

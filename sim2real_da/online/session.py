@@ -40,7 +40,7 @@ GAP = 8  # simulated frames left out between the held-out scenes and the trainin
 FEWEST_TARGETS = 8  # real frames needed before the first step
 FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
 HISTORY = 20_000  # steps whose numbers are kept
-LOOK_NEW = 0.25  # share of the kept real frames that are new, from which all are looked at together again
+LOOK_NEW = 0.5  # share of the kept real frames that are new, from which all are looked at together again
 LOOK_EVERY = 100  # steps after which a better teacher does, where a recipe wants labels that hold in many views
 PATIENCE = 4  # candidates rejected in a row after which learning begins again from the running version
 SLOWEST = 0.125  # of the pace, which halves every time
@@ -105,6 +105,7 @@ class AdaptationSession:
         self._gate: Gate | None = None
         self._learners = 0  # made after the first
         self._learner = Learner(bundle, recipe, device, seed)
+        self._looking: tuple[Learner, Iterator[None] | None] = (self._learner, None)
         self._rng = np.random.default_rng(own_seed(seed, 1))  # of several processes each draws samples of its own
         self._camera_rng = np.random.default_rng([seed, 2])  # and all judge by the same frames
         self._paused = False
@@ -174,7 +175,8 @@ class AdaptationSession:
 
     def _step(self) -> Promotion | None:
         self._note_classes()
-        self._look_around()
+        if self._look_around():
+            return None
         with self._lock:
             replay = list(self._replay)
             count = self.recipe.source_frames
@@ -206,16 +208,27 @@ class AdaptationSession:
             with self._lock:
                 self.buffer.note(frame, found)
 
-    def _look_around(self) -> None:
-        """Let the learner label all frames together: at first, when many are new, and when the teacher has learnt."""
+    def _look_around(self) -> bool:
+        """Let the learner label all frames together: at first, when many are new, and when the teacher has learnt.
+
+        :returns: whether this micro-step was for that
+        """
         scene = self._learner.scene
         if scene is None:
-            return
-        with self._lock:
-            frames = self.buffer.frames()
-        new = sum(not scene.looked_at(frame) for frame in frames)
-        if new > LOOK_NEW * len(frames) or self._learner.step_count - scene.step >= LOOK_EVERY:
-            self._learner.look_around(frames)
+            return False
+        learner, looking = self._looking
+        if learner is not self._learner:  # another one has begun since
+            looking = None
+        if looking is None:
+            with self._lock:
+                frames = self.buffer.frames()
+            new = sum(not scene.looked_at(frame) for frame in frames)
+            if new > LOOK_NEW * len(frames) or self._learner.step_count - scene.step >= LOOK_EVERY:
+                looking = self._learner.look_around(frames)
+        if looking is not None and next(looking, self) is self:
+            looking = None
+        self._looking = (self._learner, looking)
+        return looking is not None
 
     def _validate(self) -> Promotion | None:
         if self._gate is None:

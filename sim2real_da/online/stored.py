@@ -51,8 +51,9 @@ def adapt(
         for i in rng.permutation(len(target)):
             session.add_target(target[i])
         while session.state == 'adapting':
+            before = session.step
             session.work()
-            if session.step % 25 == 0:
+            if session.step > before and session.step % 25 == 0:
                 LOG.info('%s seed %d step %d: %s', recipe, seed, session.step, {
                     k: round(v, 3) for k, v in session.metrics.items() if '/' in k and 'error' not in k})
         if session.state != 'done':
