@@ -366,3 +366,12 @@ def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_
     kept = adaptation.buffer.frames()
     assert believed and all(any(f is k for k in kept[1::2]) for f in believed)  # only those without a scene
     assert any('target_heat' in key for entry in adaptation.history for key in entry)
+
+
+def test_crops_without_a_camera_cannot_have_them():
+    from sim2real_da.adaptation import Adaptation
+    from sim2real_da.networks.pose import build_pose_network
+    from sim2real_da.recipes import RecipeError, load_recipe
+
+    with pytest.raises(RecipeError, match='static_scene wants frames of a camera'):
+        Adaptation(build_pose_network(2, width=8, hidden=16), 'pose', load_recipe('static_scene'), steps=10)
