@@ -79,6 +79,7 @@ class Recipe:
     :param source_frames: simulated frames of a step
     :param target_frames: real frames of a step
     :param crops: crops of a step and domain
+    :param target_crops: of real frames, where it is another number than of simulated ones
     :param annealing: steps that stand for progress 1 of DANN's learning-rate annealing; None: a constant rate
     :param warm_up: steps over which the rates rise from 0
     :param rare_classes: draw simulated frames by what they show, rare objects more often
@@ -95,6 +96,7 @@ class Recipe:
     source_frames: int = 4
     target_frames: int = 4
     crops: int = 16
+    target_crops: int | None = None
     annealing: int | None = None
     warm_up: int = 0
     rare_classes: bool = False

@@ -68,6 +68,11 @@ class Learner:
             self.scene = SceneLabeller(self.device)
 
     @property
+    def target_crops(self) -> int:
+        """Crops of real frames in a step."""
+        return self.recipe.target_crops or self.recipe.crops
+
+    @property
     def needs_target(self) -> bool:
         """Whether any objective of the recipe looks at real frames."""
         return any(part.needs_target for part in self.parts.values())
@@ -182,7 +187,7 @@ class Learner:
 
         crops = self.batcher.batch(source, rng, self.recipe.crops)
         posed = self.pseudo_batcher.batch(
-            [LabelledFrame(x.frame, x.posed) for x in pseudo], rng, self.recipe.crops, empty=False) if pseudo else None
+            [LabelledFrame(x.frame, x.posed) for x in pseudo], rng, self.target_crops, empty=False) if pseudo else None
         on_target = Batch(*posed) if posed is not None else None
         if crops is not None and needs['pose'] and posed is None:
             seen = self._target_crops(target)
@@ -208,7 +213,7 @@ class Learner:
             return None
         # all of them compete, the best win: a batch of one frame's weak guesses would be mostly background
         found.sort(key=lambda item: -item[0])
-        angles = np.radians(self.generator.uniform(-self.batcher.turn, self.batcher.turn, self.recipe.crops))
+        angles = np.radians(self.generator.uniform(-self.batcher.turn, self.batcher.turn, self.target_crops))
         return to_tensor([cut(frame.image, crop_transform(box, size, float(angle)), size)
                           for (_, frame, box), angle in zip(found, angles)], self.device)
 
