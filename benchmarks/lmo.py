@@ -143,14 +143,15 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
 
 def unseen_camera(dataset: BopDataset, ids: list[int]) -> list[LabelledFrame]:
     """Return simulated frames as the surrogate world's sensor would have taken them."""
+    return [seen_by_another_camera(dataset.frame(number), number) for number in ids]
+
+
+def seen_by_another_camera(labelled: LabelledFrame, number: int) -> LabelledFrame:
+    """Return a frame as the surrogate world's sensor would have taken it; the number draws what chance does."""
     spans = {k: tuple(v) if isinstance(v, list) else v for k, v in load_appearance()['camera'].items()}
-    sensor, frames = Sensor(**spans), []
-    for number in ids:
-        labelled, rng = dataset.frame(number), np.random.default_rng(number)
-        frame = labelled.frame
-        image = sensor.capture(frame.image, rng)
-        frames.append(LabelledFrame(Frame(image, frame.intrinsics, frame.stamp, frame.frame_id), labelled.labels))
-    return frames
+    frame = labelled.frame
+    image = Sensor(**spans).capture(frame.image, np.random.default_rng(number))
+    return LabelledFrame(replace(frame, image=image), labelled.labels)
 
 
 def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, target: list[Frame],
@@ -167,16 +168,17 @@ def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, ta
     only = score(source, scoring, options.device)
     log.info('source_only: %s', only)
     for recipe in options.recipes:
-        runs[recipe], bundles[recipe] = [], []
+        row = Path(recipe).stem
+        runs[row], bundles[row] = [], []
         for seed in range(options.seeds):
-            bundle, course = adapted_model(options, work / f'{recipe}_{options.steps}_{seed}.safetensors', source,
+            bundle, course = adapted_model(options, work / f'{row}_{options.steps}_{seed}.safetensors', source,
                                            recipe, seed, replay, target)
             bundle = shipped(bundle)
-            bundles[recipe].append(bundle)
-            runs[recipe].append({**score(bundle, scoring, options.device), **course})
-            log.info('%s seed %d: %s', recipe, seed, runs[recipe][-1])
+            bundles[row].append(bundle)
+            runs[row].append({**score(bundle, scoring, options.device), **course})
+            log.info('%s seed %d: %s', row, seed, runs[row][-1])
     seen = infomax({'source_only': [source], **bundles}, target)
-    adapted = max((r for r in options.recipes if r != CONTROL), key=lambda r: sum(seen[r].values()), default=None)
+    adapted = max((row for row in bundles if row != CONTROL), key=lambda row: sum(seen[row].values()), default=None)
     log.info('InfoMax on the stream: %s; adapted is %s', seen, adapted)
     if keep is not None:
         for recipe, name in ((CONTROL, CONTROL), (adapted, 'adapted')):
@@ -255,7 +257,8 @@ def main() -> None:
                         help='--randomisation: training steps of detector and pose network, the same for both renders')
     parser.add_argument('--tolerance', type=float, default=TOLERANCE,
                         help='of the gate that adapts: how far scores on simulation may fall; 1 opens it')
-    parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'])
+    parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'],
+                        help='names, or paths of YAML files; a row has the name of its file')
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--steps', type=int, default=125)
     parser.add_argument('--device', default='cpu')

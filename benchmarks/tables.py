@@ -141,6 +141,17 @@ def representation() -> str:
     return f'{text}\n\n{result["minutes"]:g} minutes each; {origin(result)}. {result.get("note", "")}'.rstrip()
 
 
+def scene_labels() -> str:
+    """Return how exact labels of a static scene are, beside those of single frames."""
+    result = read('scene_labels')
+    lines = {f'{frames}, {kind}': [
+        f'{row["boxes"] / row["objects"]:.2f}', f'{row["boxes_right"]:.2f}', f'{row["poses"] / row["objects"]:.2f}',
+        f'{row["adds"]:.2f}', f'{row["angle_deg"]:.1f}', f'{100 * row["depth"]:.1f}', f'{100 * row["too_far"]:+.1f}']
+        for frames, kinds in result['rows'].items() for kind, row in kinds.items()}
+    return markdown('labels of', ['boxes', 'of which right', 'poses', 'of which right (ADD(-S))', 'median angle, deg',
+                                  'median depth error, %', 'with its sign'], lines) + '\n\n' + origin(result)
+
+
 def pose_errors() -> str:
     """Return what of LineMOD-Occluded's poses is wrong, and what each part costs."""
     result = read('lmo_pose_errors')
@@ -390,7 +401,7 @@ TABLES: dict[str, Callable[[], str]] = {
     'demo_surrogate': lambda: demo('surrogate'), 'demo_lmo': lambda: demo('lmo'),
     'lmo': lambda: adaptation('lmo'), 'lmo_proxy': lambda: adaptation('lmo_proxy'),
     'lmo_randomisation': randomisation, 'pose_representation': representation,
-    'lmo_pose_errors': pose_errors,
+    'lmo_pose_errors': pose_errors, 'scene_labels': scene_labels,
     'digits_usps': lambda: classification('digits', 'usps'),
     'usps_long': lambda: classification('usps_long', 'usps'),
     'digits_mnistm': lambda: classification('digits', 'mnistm'),

@@ -366,6 +366,7 @@ def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_
     kept = adaptation.buffer.frames()
     assert believed and all(any(f is k for k in kept[1::2]) for f in believed)  # only those without a scene
     assert any('target_heat' in key for entry in adaptation.history for key in entry)
+    assert adaptation.history[-1]['scene/labelled'] == 0.5
 
 
 def test_crops_without_a_camera_cannot_have_them():

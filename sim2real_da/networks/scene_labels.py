@@ -54,6 +54,11 @@ class SceneLabeller:
         """Return a frame's labels; None where it fits no arrangement, or was not looked at."""
         return self._labels.get(id(frame))
 
+    @property
+    def share(self) -> float:
+        """Share of the frames of the last look that have labels."""
+        return len(self._labels) / max(len(self._frames), 1)
+
     def looked_at(self, frame: Frame) -> bool:
         """Whether a frame was among those of the last look."""
         return id(frame) in self._frames

@@ -106,7 +106,7 @@ class Learner:
         for name in losses:
             report.update({f'{name}/{k}': v for k, v in self.parts[name].apply().items()})
         self.step_count += 1
-        return report
+        return report if self.scene is None else report | {'scene/labelled': self.scene.share}
 
     @torch.no_grad()
     def classes(self, frame: Frame) -> set[str]:

@@ -1,0 +1,124 @@
+# Copyright 2026 The sim2real_da authors
+# SPDX-License-Identifier: Apache-2.0
+"""How exact labels of a static scene are, beside those that a teacher gives frame by frame.
+
+``python benchmarks/scene_labels.py --weights W --data LMO --photos PHOTOS --json OUT`` renders arrangements that stand
+still, each seen from many places by the surrogate world's sensor, with photographs that training does not draw, and
+labels these frames and the photographs of LineMOD-Occluded's stream by both means. True labels tell how good they are;
+nothing is chosen by those of photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lmo import seen_by_another_camera
+from provenance import provenance
+
+from sim2real_da.data.bop import BopDataset, lmo_split
+from sim2real_da.evaluation.metrics import VISIBLE, box_iou
+from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.pseudo_labels import PseudoLabels, pseudo_labels
+from sim2real_da.networks.scene_labels import VIEWS, SceneLabeller
+from sim2real_da.samples import LabelledFrame
+from sim2real_da.simulation.objects import bop_objects
+from sim2real_da.simulation.render import default_intrinsics
+from sim2real_da.simulation.simulator import STANDING, Simulator
+
+log = logging.getLogger(__name__)
+GOOD = 0.1  # of the diameter
+SEED = 900
+
+
+def static_scenes(data: Path, photos: Path, scenes: int, views: int) -> Iterator[list[LabelledFrame]]:
+    """Yield the frames of each arrangement in the order they were taken; every object is there."""
+    items, camera = bop_objects(data), default_intrinsics(str(data), 640, 480)
+    layout = replace(STANDING, upright=1.0, present=1.0, reuse=views)
+    for scene in range(scenes):
+        simulator = Simulator(items, camera, seed=(SEED, scene), photos=photos, layout=layout)
+        frames = [simulator.sample() for _ in range(views)]
+        simulator.close()
+        yield [seen_by_another_camera(f, number) for number, f in enumerate(frames)]
+
+
+def quality(labels: Sequence[PseudoLabels | None], truth: Sequence[LabelledFrame], bundle: Bundle) -> dict[str, float]:
+    """Return how many of the objects that can be seen are labelled, and how exact labels are.
+
+    A box is right that overlaps the object's visible box by half, a pose by ADD(-S) at a tenth of the diameter.
+    """
+    objects = sum((x.visible or 0) >= VISIBLE for frame in truth for x in frame.labels)
+    right, posed, poses, angles, depths = 0, 0, 0, [], []
+    boxes = 0
+    for own, frame in zip(labels, truth):
+        if own is None:
+            continue
+        known = {x.name: x for x in frame.labels}
+        boxes += len(own.names)
+        right += sum(name in known and box_iou(box, known[name].box) >= 0.5
+                     for box, name in zip(own.boxes, own.names))
+        for label in own.posed:
+            posed += 1
+            if label.name not in known:
+                continue
+            model, true = bundle.objects[label.name], known[label.name].pose
+            places = [model.box_centre(pose) for pose in (label.pose, true)]
+            poses += add_or_add_s(label.pose, true, model) < GOOD * model.diameter
+            angles.append(angle_and_position(label.pose, true, model)[0])
+            depths.append(np.log(np.linalg.norm(places[0]) / np.linalg.norm(places[1])))
+    return {'objects': objects, 'boxes': boxes, 'boxes_right': right / max(boxes, 1), 'poses': posed,
+            'adds': poses / max(posed, 1), 'angle_deg': float(np.median(angles)),
+            'depth': float(np.median(np.abs(depths))), 'too_far': float(np.median(depths))}
+
+
+def both(bundle: Bundle, parts: Sequence[Sequence[LabelledFrame]], device: str) -> dict[str, dict[str, float]]:
+    """Label each part as a learner would and return the quality by kind of label."""
+    alone: list[PseudoLabels | None] = []
+    together: list[PseudoLabels | None] = []
+    for part in parts:
+        frames = [x.frame for x in part]
+        alone += [pseudo_labels(bundle, frame, device) for frame in frames]
+        labeller = SceneLabeller(device)
+        for _ in labeller.look(bundle, frames):
+            pass
+        together += [labeller.of(frame) for frame in frames]
+    truth = [x for part in parts for x in part]
+    return {'frame by frame': quality(alone, truth, bundle), 'static scene': quality(together, truth, bundle)}
+
+
+def main() -> None:
+    """Measure and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--weights', type=Path, required=True, help='the teacher')
+    parser.add_argument('--data', type=Path, required=True, help='LineMOD-Occluded in BOP layout')
+    parser.add_argument('--photos', type=Path, required=True, help='photographs for surfaces, apart from training')
+    parser.add_argument('--scenes', type=int, default=2)
+    parser.add_argument('--views', type=int, default=60)
+    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--json', type=Path, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    torch.set_num_threads(options.threads)
+    bundle = Bundle.load(options.weights)
+    bundle.pose.views = min(bundle.pose.views, VIEWS)
+    bundle.detector.eval()
+    bundle.pose.eval()
+    real = BopDataset(options.data)
+    sets = {'renders': list(static_scenes(options.data, options.photos, options.scenes, options.views)),
+            'photographs': [[real.frame(i) for i in lmo_split(real.ids())[0]]]}
+    found = {name: both(bundle, parts, options.device) for name, parts in sets.items()}
+    log.info('%s', json.dumps(found, indent=1))
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps({**provenance(), 'rows': found}, indent=1) + '\n', encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
