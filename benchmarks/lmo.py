@@ -33,7 +33,7 @@ from sim2real_da.evaluation.evidence import find, target_rows
 from sim2real_da.evaluation.validators import mutual_information
 from sim2real_da.networks.averaging import average
 from sim2real_da.networks.bundle import Bundle
-from sim2real_da.online.stored import TOLERANCE
+from sim2real_da.online.stored import GATE_EVERY, TOLERANCE
 from sim2real_da.samples import Frame, LabelledFrame
 from sim2real_da.simulation.randomisation import Randomisation
 from sim2real_da.simulation.render import render_dataset
@@ -200,8 +200,9 @@ def adapted_model(options: argparse.Namespace, out: Path, source: Bundle, recipe
     if course.is_file():
         return Bundle.load(out), json.loads(course.read_text(encoding='utf-8'))
     # a row shows what a recipe does, the control's too: evidence would keep most of it from being published
-    bundle, numbers = adapt(source, recipe, seed, replay, target, steps=options.steps, holdout=HOLDOUT,
-                            tolerance=options.tolerance, device=options.device, evidence=False)
+    bundle, numbers = adapt(
+        source, recipe, seed, replay, target, steps=options.steps, holdout=HOLDOUT, gate_every=options.gate_every,
+        tolerance=options.tolerance, device=options.device, evidence=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     bundle.save(out)
     course.write_text(json.dumps(numbers), encoding='utf-8')
@@ -255,6 +256,7 @@ def main() -> None:
                         'larger crops, and further ones with these, whose ends are averaged')
     parser.add_argument('--short-steps', type=int, nargs=2, default=(600, 500),
                         help='--randomisation: training steps of detector and pose network, the same for both renders')
+    parser.add_argument('--gate-every', type=int, default=GATE_EVERY, help='steps between two candidates')
     parser.add_argument('--tolerance', type=float, default=TOLERANCE,
                         help='of the gate that adapts: how far scores on simulation may fall; 1 opens it')
     parser.add_argument('--recipes', nargs='+', default=[CONTROL, 'dann', 'self_training'],
