@@ -77,7 +77,8 @@ def test_the_adapted_row_is_chosen_by_infomax_and_kept(scripts, tmp_path, monkey
     monkeypatch.setattr(lmo, 'adapt', adapt)
     monkeypatch.setattr(lmo, 'score', lambda bundle, *_: scored.append(bundle) or dict.fromkeys(lmo.KEYS, 0.25))
     monkeypatch.setattr(lmo, 'infomax', lambda bundles, _: {k: {'detector': infomax[k], 'pose': 0.0} for k in bundles})
-    options = argparse.Namespace(recipes=['source_continued', 'dann', 'minent'], seeds=2, steps=7, device='cpu', tolerance=0.01, gate_every=25)
+    options = argparse.Namespace(recipes=['source_continued', 'dann', 'minent'], seeds=2, steps=7, device='cpu',
+                                 tolerance=0.01, gate_every=25)
     source = Bundle.create({'box': MODEL})
     for _ in range(2):  # the second time nothing is adapted again
         found = lmo.rows(options, source, Simulation(), [], [], tmp_path / 'work', tmp_path)
