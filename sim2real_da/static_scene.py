@@ -123,7 +123,7 @@ def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, O
     :raises SceneError: where too little was found, or most of it does not fit one arrangement
     """
     names = tuple(n for n in objects if sum(
-        any(d.name == n and d.pose is not None for d in found) for found in detections) >= FEWEST_FRAMES)
+        any(d.name == n and d.covariance is not None for d in found) for found in detections) >= FEWEST_FRAMES)
     if len(names) < FEWEST_OBJECTS:
         raise SceneError(f'scene: {len(names)} objects were found in {FEWEST_FRAMES} frames or more of '
                          f'{len(detections)}, expected at least {FEWEST_OBJECTS} to tell the camera from the objects')
@@ -131,19 +131,15 @@ def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, O
     measured = _measured(detections, names, models)
     symmetries = [m.symmetries[:, :3, :3] for m in models]
     rng = np.random.default_rng(seed)
-    best, most = None, -np.inf
+    most = -np.inf
     found_in = np.bincount(_pairs(measured)[1], minlength=len(names))
     for anchor in np.argsort(-found_in)[:ANCHORS]:
         state = _begin(measured, len(detections), symmetries, anchor)
-        if state is None:
-            continue
         for wider in WIDER:
             state = _improved(state, measured.wider(wider), symmetries, rng)
         agreement = float(_votes(state, measured, symmetries)[_chosen(state, measured, symmetries)].sum())
         if agreement > most:
             best, most = state, agreement
-    if best is None:
-        raise SceneError(f'scene: no object is seen together with all others; found {", ".join(names)}')
     for _ in range(2):
         best = _improved(best, measured, symmetries, rng, STEPS)
     return _scene(best, measured.taken(_chosen(best, measured, symmetries)), symmetries, names, models, len(detections))
@@ -212,8 +208,11 @@ def _medoid(rotations: Array, places: Array, weights: Array, symmetries: Array) 
     return int((np.minimum((angle / 0.5) ** 2 + (distance / 0.1) ** 2, 1.0) @ weights).argmin())
 
 
-def _begin(measured: _Measured, frames: int, symmetries: Sequence[Array], anchor: int) -> _State | None:
-    """Return a first guess: each object as most frames have it relative to one of them. Cameras are not known yet."""
+def _begin(measured: _Measured, frames: int, symmetries: Sequence[Array], anchor: int) -> _State:
+    """Return a first guess: each object as most frames have it relative to one of them. Cameras are not known yet.
+
+    One that is never seen together with that one is put in its place, until cameras are known.
+    """
     measured = measured.taken(_first(measured, measured.weight))
     count = len(symmetries)
     state = _State(np.repeat(np.eye(3)[None], frames, 0), np.tile([0.0, 0.0, 1.0], (frames, 1)),
@@ -221,11 +220,9 @@ def _begin(measured: _Measured, frames: int, symmetries: Sequence[Array], anchor
     row = -np.ones((frames, count), np.int64)
     row[measured.frame, measured.item] = np.arange(len(measured.frame))
     for other in range(count):
-        if other == anchor:
-            continue
         both = np.flatnonzero((row[:, anchor] >= 0) & (row[:, other] >= 0))
-        if not len(both):
-            return None
+        if other == anchor or not len(both):
+            continue
         base, seen = row[both, anchor], row[both, other]
         back = measured.rotation[base].transpose(0, 2, 1)
         turned = back @ measured.rotation[seen]

@@ -146,6 +146,15 @@ def test_an_object_moved_meanwhile_is_known_in_the_longer_part():
     assert agrees[:10].all() and not agrees[10:].any() and scene.known.all()
 
 
+def test_objects_that_are_never_seen_together_are_found_through_others():
+    placed, views, rng = arrangement(), cameras(16), np.random.default_rng(14)
+    found = [[seen(n, camera @ placed[n], rng) for n in OBJECTS if n != ('a', 'b')[number % 2]]
+             for number, camera in enumerate(views)]
+    scene = fit_scene(found, OBJECTS)
+    assert set(scene.names) == set(OBJECTS) and scene.known.all()
+    assert np.median(errors(scene, placed, views)[:, 1]) < 0.004
+
+
 def test_what_does_not_stand_still_is_no_scene():
     rng = np.random.default_rng(6)
     found = [[seen(n, camera @ arrangement(30 + number)[n], rng) for n in OBJECTS]
@@ -312,6 +321,7 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch)
     assert 30 < len(list(looking)) < 40  # short pieces: pictures, then windows
     assert labeller.step == 7 and all(labeller.looked_at(f) for f in frames)
     assert sum(labeller.of(f) is not None for f in frames) >= 28
+    assert labeller.share > 0.9
     along = []
     for frame in frames:
         labels = labeller.of(frame)
