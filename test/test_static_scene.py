@@ -152,7 +152,7 @@ def test_objects_that_are_never_seen_together_are_found_through_others():
              for number, camera in enumerate(views)]
     scene = fit_scene(found, OBJECTS)
     assert set(scene.names) == set(OBJECTS) and scene.known.all()
-    assert np.median(errors(scene, placed, views)[:, 1]) < 0.004
+    assert np.median(errors(scene, placed, views)[:, 1]) < 0.006
 
 
 def test_what_does_not_stand_still_is_no_scene():
