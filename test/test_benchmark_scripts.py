@@ -25,6 +25,7 @@ from sim2real_da.evaluation.validators import VALIDATORS
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.classifier import Classifier
 from sim2real_da.networks.pose import build_pose_network
+from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.recipes import Offline, Recipe
 from sim2real_da.samples import Pose
 
@@ -37,7 +38,7 @@ SMALL = {'width': 8}
 def scripts():
     sys.path.insert(0, str(BENCHMARKS))
     try:
-        names = ('validators', 'objectives', 'figures', 'soak', 'lmo', 'pose_errors')
+        names = ('validators', 'objectives', 'figures', 'soak', 'lmo', 'pose_errors', 'scene_labels')
         yield {name: importlib.import_module(name) for name in names}
     finally:
         sys.path.remove(str(BENCHMARKS))
@@ -382,3 +383,21 @@ def test_a_soak_goes_through_every_segment(scripts, short_soak):
 
 def test_a_soak_without_a_gate(short_soak):
     assert short_soak(50)['decisions'] == []
+
+
+def test_the_quality_of_labels_counts_what_is_missing_and_what_is_wrong(scripts):
+    quality, truth = scripts['scene_labels'].quality, frames(4)
+    known = [x.labels[0] for x in truth]
+    moved = replace(known[1], pose=Pose(known[1].pose.quaternion, known[1].pose.translation * 1.1))
+
+    def labels(frame, *own) -> PseudoLabels:
+        return PseudoLabels(frame.frame, np.array([x.box for x in own]).reshape(-1, 4), tuple(x.name for x in own),
+                            np.zeros((0, 4)), own)
+
+    bundle = SimpleNamespace(objects={'box': MODEL})
+    found = quality([labels(truth[0], known[0]), labels(truth[1], moved), labels(truth[2]), None], truth, bundle)
+    assert [found[k] for k in ('objects', 'boxes', 'poses')] == [4, 2, 2]
+    assert [found[k] for k in ('boxes_right', 'adds')] == [1.0, 0.5]
+    assert found['depth'] == pytest.approx(np.log(1.1) / 2, abs=1e-6) and found['too_far'] > 0
+    astray = replace(known[0], box=known[0].box + 200)
+    assert quality([labels(truth[0], astray)] * 4, truth, bundle)['boxes_right'] == 0
