@@ -37,6 +37,7 @@ LEAST_ACROSS, LEAST_ALONG, LEAST_TURN = 0.01, 0.01, 0.03  # of the diameter, of 
 FEWEST_OBJECTS = 3  # that have to agree on a frame's camera
 FEWEST_FRAMES = 6  # that have to show one arrangement
 SHARE = 1 / 3  # of the frames in which an object is found, in which it has to be in one place
+SIDES_DEG = 15.0  # that the camera has to have gone around: seen from one side alone, errors agree as well
 AGREES = 12.0  # squared deviations in units of the spread up to which a measurement agrees (three of them: 99 %)
 STEPS = 60
 WIDER = (3.0, 2.0, 1.0)  # spreads are taken this much wider at first: far from the answer everything deviates
@@ -423,6 +424,12 @@ def _scene(state: _State, measured: _Measured, symmetries: Sequence[Array], name
     if known.sum() < FEWEST_FRAMES:
         raise SceneError(f'scene: in {known.sum()} of {frames} frames {FEWEST_OBJECTS} objects are where one '
                          f'arrangement has them, expected at least {FEWEST_FRAMES}; does everything stand still?')
+    eyes = -np.einsum('fji,fj->fi', state.turns[known], state.shifts[known]) - state.places[kept].mean(axis=0)
+    sights = eyes / np.linalg.norm(eyes, axis=1, keepdims=True)
+    around = float(np.degrees(np.arccos(np.clip(sights @ sights.T, -1, 1)).max()))
+    if around < SIDES_DEG:
+        raise SceneError(f'scene: seen from one side, within {around:.0f} degrees, expected {SIDES_DEG:.0f}: what a '
+                         'network does wrong there it does wrong in every frame; move the camera around it')
     cameras, placed = np.repeat(np.eye(4)[None], frames, 0), np.repeat(np.eye(4)[None], len(names), 0)
     cameras[:, :3, :3], cameras[:, :3, 3] = state.turns, state.shifts
     placed[:, :3, :3] = state.rotations

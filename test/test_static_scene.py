@@ -17,7 +17,7 @@ from sim2real_da.networks import scene_labels
 from sim2real_da.networks.scene_labels import SceneLabeller, frame_labels
 from sim2real_da.outlines import log_size, mask, silhouette
 from sim2real_da.samples import Detection, Frame, Intrinsics, Pose
-from sim2real_da.static_scene import SceneError, fit_scene
+from sim2real_da.static_scene import SceneError, StaticScene, fit_scene
 
 CAMERA = Intrinsics(640, 480, 570.0, 570.0, 320.0, 240.0)
 HALF_TURN = np.stack([np.eye(4), np.diag([-1.0, -1.0, 1.0, 1.0])])
@@ -163,6 +163,12 @@ def test_what_does_not_stand_still_is_no_scene():
         fit_scene(found, OBJECTS)
 
 
+def test_a_camera_that_stands_still_sees_no_scene():
+    placed, rng, camera = arrangement(), np.random.default_rng(15), cameras(1)[0]
+    with pytest.raises(SceneError, match='seen from one side, within .* move the camera'):
+        fit_scene([[seen(n, camera @ placed[n], rng) for n in OBJECTS] for _ in range(10)], OBJECTS)
+
+
 @pytest.mark.parametrize('names', [(), ('a', 'b')])
 def test_two_objects_are_too_few(names):
     placed, rng = arrangement(), np.random.default_rng(7)
@@ -284,9 +290,10 @@ def test_a_hidden_object_has_no_label_and_a_half_hidden_one_its_visible_box():
     placed = {'a': behind, 'b': before, 'c': side}
     for shift, hidden in ((0.0, True), (0.045, False)):
         placed['a'][0, 3] = shift
-        views = [np.eye(4)] * 6
-        exact = [[replace(seen(n, placed[n], np.random.default_rng(0)), pose=pose_of(placed[n])) for n in placed]] * 6
-        labels = labelled(exact, views, placed, shown=True)
+        scene = StaticScene(tuple(placed), np.eye(4)[None], np.stack(list(placed.values())), np.array([True]),
+                            np.ones((1, 3), bool), np.ones(3))
+        frame = painted(placed, np.eye(4), np.random.default_rng(0))
+        labels = frame_labels(scene, 0, frame, [], Teacher(), 'cpu')
         assert ('a' not in labels.names) is hidden
     box = labels.boxes[labels.names.index('a')]
     right = mask(silhouette(OBJECTS['b'], pose_of(before), CAMERA), 640, 480).any(axis=0).nonzero()[0].max()
