@@ -384,6 +384,13 @@ def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_
     assert believed and all(any(f is k for k in kept[1::2]) for f in believed)  # only those without a scene
     assert any('target_heat' in key for entry in adaptation.history for key in entry)
     assert adaptation.history[-1]['scene/labelled'] == 0.5
+    dropped = kept[0]
+    adaptation.buffer.clear()
+    feed(adaptation, 5)
+    monkeypatch.setattr(sessions, 'LOOK_NEW', 2.0)
+    for _ in range(5):  # a look that has begun comes to its end
+        adaptation.work()
+    assert not adaptation._learner.scene.looked_at(dropped) and adaptation._learner.scene.of(dropped) is None
 
 
 def test_crops_without_a_camera_cannot_have_them():

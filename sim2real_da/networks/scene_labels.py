@@ -54,6 +54,13 @@ class SceneLabeller:
         """Return a frame's labels; None where it fits no arrangement, or was not looked at."""
         return self._labels.get(id(frame))
 
+    def keep(self, frames: Sequence[Frame]) -> None:
+        """Let go of all frames but these."""
+        kept = {id(frame) for frame in frames}
+        for key in self._frames.keys() - kept:
+            del self._frames[key]
+            self._labels.pop(key, None)
+
     @property
     def share(self) -> float:
         """Share of the frames of the last look that have labels."""

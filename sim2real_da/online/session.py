@@ -222,6 +222,7 @@ class AdaptationSession:
         if looking is None:
             with self._lock:
                 frames = self.buffer.frames()
+            scene.keep(frames)  # the buffer's bound is on memory: what it drops is to be gone
             new = sum(not scene.looked_at(frame) for frame in frames)
             if new > LOOK_NEW * len(frames) or self._learner.step_count - scene.step >= LOOK_EVERY:
                 looking = self._learner.look_around(frames)
