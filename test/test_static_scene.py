@@ -386,7 +386,7 @@ def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_
     assert adaptation.history[-1]['scene/labelled'] == 0.5
     dropped = kept[0]
     adaptation.buffer.clear()
-    feed(adaptation, 5)
+    feed(adaptation, 10)
     monkeypatch.setattr(sessions, 'LOOK_NEW', 2.0)
     for _ in range(5):  # a look that has begun comes to its end
         adaptation.work()
