@@ -171,8 +171,8 @@ def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, ta
         row = Path(recipe).stem
         runs[row], bundles[row] = [], []
         for seed in range(options.seeds):
-            bundle, course = adapted_model(options, work / f'{row}_{options.steps}_{seed}.safetensors', source,
-                                           recipe, seed, replay, target)
+            name = f'{row}_{options.steps}_{seed}' + f'_{options.tolerance:g}' * (options.tolerance != TOLERANCE)
+            bundle, course = adapted_model(options, work / f'{name}.safetensors', source, recipe, seed, replay, target)
             bundle = shipped(bundle)
             bundles[row].append(bundle)
             runs[row].append({**score(bundle, scoring, options.device), **course})
@@ -272,6 +272,8 @@ def main() -> None:
         parser.error('--minutes: further trainings on larger crops go on from a first one')
     if options.minutes[3] and not any(options.minutes[1:3]):
         parser.error('--minutes: larger crops go on from a pose network that was trained on small ones')
+    if options.source and not options.source.is_file():
+        parser.error(f'--source: {options.source}: no such file')
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -74,8 +74,8 @@ def quality(labels: Sequence[PseudoLabels | None], truth: Sequence[LabelledFrame
             angles.append(angle_and_position(label.pose, true, model)[0])
             depths.append(np.log(np.linalg.norm(places[0]) / np.linalg.norm(places[1])))
     return {'objects': objects, 'boxes': boxes, 'boxes_right': right / max(boxes, 1), 'poses': posed,
-            'adds': poses / max(posed, 1), 'angle_deg': float(np.median(angles)),
-            'depth': float(np.median(np.abs(depths))), 'too_far': float(np.median(depths))}
+            'adds': poses / max(posed, 1), 'angle_deg': float(np.median(angles or [180.0])),
+            'depth': float(np.median(np.abs(depths or [1.0]))), 'too_far': float(np.median(depths or [1.0]))}
 
 
 def both(bundle: Bundle, parts: Sequence[Sequence[LabelledFrame]], device: str) -> dict[str, dict[str, float]]:
@@ -109,6 +109,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     bundle = Bundle.load(options.weights)
     bundle.pose.views = min(bundle.pose.views, VIEWS)
+    bundle.to(options.device)
     bundle.detector.eval()
     bundle.pose.eval()
     real = BopDataset(options.data)

@@ -19,7 +19,7 @@ from sim2real_da.networks.distributed import average_buffers, average_gradients,
 from sim2real_da.networks.teacher_labels import teacher_labels
 from sim2real_da.objectives import Batch, Outputs, joint_pass
 from sim2real_da.objectives.dann import learning_rate_factor
-from sim2real_da.recipes import Recipe, RecipeError
+from sim2real_da.recipes import Recipe
 
 GRADIENT_NORM = 10.0
 WEIGHT_DECAY = 0.01
@@ -59,7 +59,6 @@ class Adaptation:
     :param teacher: a copy to average into; default: one is made
     :param steps: length of an offline run, at the recipe's offline pace: rates rise over its warm-up and fall by its
         schedule; None: online, at a constant rate or annealed by steps, for a stream has no known end
-    :raises RecipeError: offline, for labels that only a camera's frames can have
     """
 
     def __init__(self, network: nn.Module, kind: str, recipe: Recipe, teacher: nn.Module | None = None,
@@ -70,9 +69,6 @@ class Adaptation:
         channels: tuple[int, ...] = network.feature_channels  # type: ignore[assignment]
         self.objectives = [o.to(device) for o in recipe.build(kind, channels, offline=steps is not None)]
         for objective in self.objectives:
-            if steps is not None and getattr(objective, 'static_scene', False):
-                raise RecipeError(f'recipe {recipe.name}: {kind}: static_scene wants frames of a camera (adapt, or a '
-                                  'robot); crops and pictures do not say from where they were taken')
             objective.start(network)
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         players = [p for o in self.objectives for p in o.players()]

@@ -20,9 +20,10 @@ from sim2real_da.samples import Frame, Intrinsics, ObjectModel, Pose
 Array = NDArray[np.float64]
 
 FINE = 2  # cells a pixel, for outlines
-LARGEST = 4000  # cells a side; an object that is larger in the picture has no outline
+LARGEST = 1200  # cells a side; an object that is larger in the picture has no outline
 GAP = 2.0  # of the mean distance between two drawn points: holes up to twice that are closed
 MARGIN = 4  # cells around the points
+FEWEST_POINTS = 12  # of an outline
 SMOOTH = 1.0  # pixels, of the picture before its edges are looked for
 FAINT = 4.0  # grey levels a pixel: an edge much stronger than this counts as one, whatever its contrast
 SIZES = np.linspace(-0.1, 0.1, 41)  # logarithms of sizes that are tried
@@ -84,7 +85,7 @@ def outline(shape: Silhouette) -> tuple[Array, Array] | None:
     found, _ = cv2.findContours(shape.cells, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     line = max(found, key=len)[:, 0].astype(np.float64) / shape.fine + shape.corner
     line = line[::shape.fine]
-    if len(line) < 12:
+    if len(line) < FEWEST_POINTS:
         return None
     along = np.roll(line, -2, axis=0) - np.roll(line, 2, axis=0)
     normals = np.stack([-along[:, 1], along[:, 0]], axis=1)
@@ -121,8 +122,11 @@ def log_size(seen: Iterable[tuple[Frame, list[tuple[ObjectModel, Pose]]]]) -> fl
             points, normals = line
             middle = project(model.box_centre(pose)[None], frame.intrinsics)
             where = (middle + np.exp(SIZES)[:, None, None] * (points - middle)).astype(np.float32)  # (S, N, 2)
-            there = cv2.remap(gradient, where[..., 0], where[..., 1], cv2.INTER_LINEAR)  # (S, N, 2), 0 outside
-            found += np.abs((there * normals).sum(axis=-1)).mean(axis=1)
+            inside = ((where >= 0) & (where <= np.array(gradient.shape[1::-1]) - 1)).all(axis=(0, 2))  # at every size
+            if inside.sum() < FEWEST_POINTS:
+                continue
+            there = cv2.remap(gradient, where[:, inside, 0], where[:, inside, 1], cv2.INTER_LINEAR)  # (S, n, 2)
+            found += np.abs((there * normals[inside]).sum(axis=-1)).mean(axis=1)
     best = int(found.argmax())
     if not 0 < best < len(SIZES) - 1:
         return None

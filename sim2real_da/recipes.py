@@ -112,11 +112,14 @@ class Recipe:
         return any(OBJECTIVES[name].needs_target for name, _ in self.objectives.get(network, ()))
 
     def check_length(self, network: str, steps: int) -> None:
-        """Refuse a run that would end before an objective begins.
+        """Refuse a run on stored crops or pictures that would end before an objective begins, or that has no frames.
 
-        :raises RecipeError: naming the objective and its first step
+        :raises RecipeError: naming the objective and its first step, or what it needs
         """
         for name, values in self.options(network, offline=True):
+            if values.get('static_scene'):
+                raise RecipeError(f'recipe {self.name}: {network}: static_scene wants frames of a camera (a robot, or '
+                                  'adapt on BOP data); crops and pictures do not say from where they were taken')
             if values.get('start', 0) >= steps:
                 raise RecipeError(f'recipe {self.name}: {name} starts at step {values["start"]}, but --steps {steps}: '
                                   'it would be the control under another name')

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
 from sim2real_da.geometry import quaternion_from_matrix
@@ -124,7 +125,7 @@ def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, O
     :raises SceneError: where too little was found, or most of it does not fit one arrangement
     """
     names = tuple(n for n in objects if sum(
-        any(d.name == n and d.covariance is not None for d in found) for found in detections) >= FEWEST_FRAMES)
+        any(d.name == n and _useful(d) for d in found) for found in detections) >= FEWEST_FRAMES)
     if len(names) < FEWEST_OBJECTS:
         raise SceneError(f'scene: {len(names)} objects were found in {FEWEST_FRAMES} frames or more of '
                          f'{len(detections)}, expected at least {FEWEST_OBJECTS} to tell the camera from the objects')
@@ -146,13 +147,19 @@ def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, O
     return _scene(best, measured.taken(_chosen(best, measured, symmetries)), symmetries, names, models, len(detections))
 
 
+def _useful(d: Detection) -> bool:
+    """Whether a find says where the object is, and how exactly."""
+    return d.pose is not None and d.covariance is not None and bool(np.isfinite(d.covariance).all())
+
+
 def _measured(detections: Sequence[Sequence[Detection]], names: Sequence[str], models: Sequence[ObjectModel],
               ) -> _Measured:
     rows = []
     for frame, found in enumerate(detections):
         for d in found:
-            if d.name not in names or d.pose is None or d.covariance is None:
+            if d.name not in names or not _useful(d):
                 continue
+            assert d.pose is not None and d.covariance is not None
             item = names.index(d.name)
             model, turn = models[item], d.pose.matrix()[:3, :3]
             arm = turn @ (model.minimum + model.size / 2)
@@ -418,9 +425,9 @@ def _scene(state: _State, measured: _Measured, symmetries: Sequence[Array], name
     agrees[measured.frame, measured.item] = (_deviations(state, measured, symmetries) < AGREES).all(axis=1)
     # what is seen as much too small or too large, or mostly elsewhere, is something else that looks like the object
     there = np.bincount(measured.item, minlength=len(names))
-    kept = (np.abs(state.factors) < LARGEST_FACTOR) & (agrees.sum(axis=0) >= np.maximum(SHARE * there, 3))
-    agrees &= kept
-    known = agrees.sum(axis=1) >= FEWEST_OBJECTS
+    agrees &= np.abs(state.factors) < LARGEST_FACTOR
+    agrees = _one_scene(agrees, np.maximum(SHARE * there, FEWEST_OBJECTS))
+    known, kept = np.asarray(agrees.any(axis=1)), np.asarray(agrees.any(axis=0))
     if known.sum() < FEWEST_FRAMES:
         raise SceneError(f'scene: in {known.sum()} of {frames} frames {FEWEST_OBJECTS} objects are where one '
                          f'arrangement has them, expected at least {FEWEST_FRAMES}; does everything stand still?')
@@ -436,4 +443,26 @@ def _scene(state: _State, measured: _Measured, symmetries: Sequence[Array], name
     middles = np.stack([m.minimum + m.size / 2 for m in models])
     placed[:, :3, 3] = state.places - np.einsum('kij,kj->ki', state.rotations, middles)
     return StaticScene(tuple(n for n, k in zip(names, kept) if k), cameras, placed[kept], known,
-                       (agrees & known[:, None])[:, kept], np.exp(state.factors[kept]))
+                       agrees[:, kept], np.exp(state.factors[kept]))
+
+
+def _one_scene(agrees: NDArray[np.bool_], least: Array) -> NDArray[np.bool_]:
+    """Return what hangs together of frames and objects that agree ``(F, K)``: the largest part.
+
+    A frame counts with :data:`FEWEST_OBJECTS` objects or more, an object with ``least`` ``(K,)`` frames that count. Two
+    groups of objects that no frame shows together are two scenes: nothing says where one is from the other.
+    """
+    agrees = agrees.copy()
+    while True:
+        before = agrees.sum()
+        agrees[agrees.sum(axis=1) < FEWEST_OBJECTS] = False
+        agrees[:, agrees.sum(axis=0) < least] = False
+        if agrees.sum() == before:
+            break
+    frames, items = agrees.shape
+    edges = np.zeros((frames + items, frames + items), bool)
+    edges[:frames, frames:] = agrees
+    _, part = connected_components(edges, directed=False)
+    counts = np.bincount(part[:frames], weights=agrees.sum(axis=1))
+    agrees[part[:frames] != counts.argmax()] = False
+    return agrees

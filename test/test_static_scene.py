@@ -5,17 +5,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from helpers import box_model
 from scipy.spatial.transform import Rotation
+from test_online import OBJECTS as KNOWN
+from test_online import feed
 
 from sim2real_da.geometry import quaternion_from_matrix, symmetric_angle
 from sim2real_da.networks import scene_labels
+from sim2real_da.networks.bundle import Bundle
+from sim2real_da.networks.pseudo_labels import PseudoLabels
 from sim2real_da.networks.scene_labels import SceneLabeller, frame_labels
+from sim2real_da.online import session as sessions
+from sim2real_da.online.learner import Learner
+from sim2real_da.online.session import AdaptationSession
+from sim2real_da.online.store import WeightStore
 from sim2real_da.outlines import log_size, mask, silhouette
+from sim2real_da.recipes import RecipeError, load_recipe
 from sim2real_da.samples import Detection, Frame, Intrinsics, Pose
 from sim2real_da.static_scene import SceneError, StaticScene, fit_scene
 
@@ -155,6 +166,30 @@ def test_objects_that_are_never_seen_together_are_found_through_others():
     assert np.median(errors(scene, placed, views)[:, 1]) < 0.006
 
 
+def test_two_groups_that_no_frame_shows_together_are_not_one_scene():
+    placed, views, rng = arrangement(), cameras(20), np.random.default_rng(16)
+    more = {**OBJECTS, 'f': replace(OBJECTS['a'], name='f')}
+    placed['f'] = arrangement(50)['e']
+    groups = ('abc',) * 12 + ('def',) * 8
+
+    def found(name, matrix):
+        return replace(seen('a' if name == 'f' else name, matrix, rng), name=name)
+
+    scene = fit_scene([[found(n, camera @ placed[n]) for n in names] for names, camera in zip(groups, views)], more)
+    assert set(scene.names) == set('abc') and scene.known[:12].all() and not scene.known[12:].any()
+
+
+def test_finds_without_a_pose_say_nothing():
+    placed, views, rng = arrangement(), cameras(10), np.random.default_rng(17)
+    found = [[seen(n, camera @ placed[n], rng) for n in OBJECTS] for camera in views]
+    for own in found:
+        own += [Detection('a', 0.99, np.array([0.0, 0, 9, 9])),
+                replace(own[1], covariance=np.full((6, 6), np.nan), score=0.99)]
+    assert fit_scene(found, OBJECTS).agrees.mean() > 0.9
+    with pytest.raises(SceneError, match='0 objects were found'):
+        fit_scene([[]] * 20, OBJECTS)
+
+
 def test_what_does_not_stand_still_is_no_scene():
     rng = np.random.default_rng(6)
     found = [[seen(n, camera @ arrangement(30 + number)[n], rng) for n in OBJECTS]
@@ -230,18 +265,17 @@ def test_without_an_outline_there_is_no_size():
 # labels
 
 class Sure:
-    """A pose network that sees in every crop what the test says."""
+    """A pose network that gives every class of every crop one probability."""
 
     crop_size = 64
 
-    def __init__(self, shown: bool) -> None:
-        self.shown = shown
+    def __init__(self, probability: float) -> None:
+        self.probability, self.asked = probability, 0
 
     def __call__(self, crops):
-        import torch
-        logits = torch.zeros(len(crops), len(OBJECTS) + 1)
-        logits[:, :-1] = 5.0 if self.shown else -5.0
-        return type('Output', (), {'classes': logits * len(OBJECTS)})
+        self.asked += len(crops)
+        answer = torch.full((len(crops), len(OBJECTS) + 1), self.probability)
+        return SimpleNamespace(classes=SimpleNamespace(softmax=lambda _: answer))
 
 
 class Teacher:
@@ -250,7 +284,7 @@ class Teacher:
     objects = OBJECTS
 
     def __init__(self, shown: bool = False) -> None:
-        self.pose = Sure(shown)
+        self.pose = Sure(0.9 if shown else 0.1)
 
 
 def labelled(found, views, placed, number=0, shown=False):
@@ -268,6 +302,8 @@ def test_what_the_teacher_missed_is_doubtful_and_what_it_confirms_is_labelled():
     labels = labelled(found, views, placed)
     assert set(labels.names) == visible - {missed} and len(labels.posed) == len(labels.names)
     assert len(labels.doubtful) == 1
+    confirmed = labelled(found, views, placed, shown=True)
+    assert set(confirmed.names) == visible and not len(confirmed.doubtful)
 
 
 def test_a_surer_find_in_another_place_takes_the_label_away():
@@ -282,24 +318,56 @@ def test_a_surer_find_in_another_place_takes_the_label_away():
     assert any(np.array_equal(b, elsewhere.box) for b in labels.doubtful)
 
 
-def test_a_hidden_object_has_no_label_and_a_half_hidden_one_its_visible_box():
-    behind, before = np.eye(4), np.eye(4)
-    behind[2, 3], before[2, 3] = 1.2, 0.8
-    side = np.eye(4)
-    side[:3, 3] = [0.3, 0.0, 1.0]
-    placed = {'a': behind, 'b': before, 'c': side}
-    for shift, hidden in ((0.0, True), (0.045, False)):
-        placed['a'][0, 3] = shift
-        scene = StaticScene(tuple(placed), np.eye(4)[None], np.stack(list(placed.values())), np.array([True]),
-                            np.ones((1, 3), bool), np.ones(3))
-        frame = painted(placed, np.eye(4), np.random.default_rng(0))
-        labels = frame_labels(scene, 0, frame, [], Teacher(), 'cpu')
-        assert ('a' not in labels.names) is hidden
-    box = labels.boxes[labels.names.index('a')]
-    right = mask(silhouette(OBJECTS['b'], pose_of(before), CAMERA), 640, 480).any(axis=0).nonzero()[0].max()
-    assert box[0] == pytest.approx(right + 0.5, abs=1.5)
-    (label,) = [x for x in labels.posed if x.name == 'a']
-    assert 0.2 <= label.visible < 0.9
+def in_depth(shift: float) -> tuple[StaticScene, Frame]:
+    """Object a behind b, to the side of it by so much, and c beside both; all of them agree."""
+    placed = {name: np.eye(4) for name in 'abc'}
+    placed['a'][:3, 3], placed['b'][:3, 3], placed['c'][:3, 3] = [shift, 0, 1.2], [0, 0, 0.8], [0.3, 0, 1.0]
+    scene = StaticScene(tuple(placed), np.eye(4)[None], np.stack(list(placed.values())), np.array([True]),
+                        np.ones((1, 3), bool), np.ones(3))
+    return scene, painted(placed, np.eye(4), np.random.default_rng(0))
+
+
+def shown_by(name: str, scene: StaticScene) -> np.ndarray:
+    return mask(silhouette(OBJECTS[name], scene.pose(0, name), CAMERA), 640, 480)
+
+
+@pytest.mark.parametrize('shift, hidden', [(0.0, True), (0.045, False)])
+def test_a_hidden_object_has_no_label_and_a_half_hidden_one_its_visible_box(shift, hidden):
+    scene, frame = in_depth(shift)
+    labels = frame_labels(scene, 0, frame, [], Teacher(), 'cpu')
+    assert ('a' not in labels.names) is hidden
+    for label in labels.posed:
+        if label.name == 'a':
+            right = shown_by('b', scene).any(axis=0).nonzero()[0].max()
+            assert label.box[0] == pytest.approx(right + 0.5, abs=1.5) and 0.2 <= label.visible < 0.9
+            np.testing.assert_array_equal(label.mask, shown_by('a', scene) & ~shown_by('b', scene))
+
+
+def test_what_is_not_believed_to_be_there_hides_nothing():
+    scene, frame = in_depth(0.0)
+    gone = replace(scene, agrees=np.array([[True, False, True]]))
+    labels = frame_labels(gone, 0, frame, [], Teacher(), 'cpu')
+    assert set(labels.names) == {'a', 'c'} and len(labels.doubtful) == 1
+    np.testing.assert_array_equal(labels.posed[labels.names.index('a')].mask, shown_by('a', scene))
+
+
+def test_nothing_in_the_picture_is_no_label():
+    scene, frame = in_depth(0.0)
+    aside = np.eye(4)
+    aside[0, 3] = 9.0
+    labels = frame_labels(replace(scene, cameras=aside[None]), 0, frame, [], Teacher(), 'cpu')
+    assert labels.boxes.shape == labels.doubtful.shape == (0, 4) and labels.posed == ()
+
+
+def test_a_part_hidden_by_something_unknown_is_left_out_of_the_box():
+    scene, frame = in_depth(0.0)
+    full = shown_by('c', scene)
+    columns, rows = full.any(axis=0).nonzero()[0], full.any(axis=1).nonzero()[0]
+    upper = np.array([columns[0], rows[0], columns[-1], rows[0] + 0.4 * (rows[-1] - rows[0])], float)
+    (label,) = [x for x in frame_labels(scene, 0, frame, [Detection('c', 0.8, upper)], Teacher(), 'cpu').posed
+                if x.name == 'c']
+    assert label.box == pytest.approx(upper, abs=0.6)
+    assert label.mask.any() and not label.mask[int(upper[3]) + 2:].any()
 
 
 def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch):
@@ -341,18 +409,10 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch)
     assert labeller.of(frames[0]) is None and not labeller.looked_at(frames[9])  # five frames are no scene
 
 
-def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_path, monkeypatch):
-    from test_online import OBJECTS as KNOWN
-    from test_online import feed
-
-    from sim2real_da.networks.bundle import Bundle
-    from sim2real_da.networks.pseudo_labels import PseudoLabels
-    from sim2real_da.online import session as sessions
-    from sim2real_da.online.session import AdaptationSession
-    from sim2real_da.online.store import WeightStore
-    from sim2real_da.recipes import load_recipe
-
-    looked, believed = [], []
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """A session whose looks take three pieces and label every other frame, and when they began."""
+    looked = []
 
     def look(self, teacher, frames, step=0):
         looked.append((step, len(frames)))
@@ -362,41 +422,70 @@ def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(tmp_
         box = np.array([[100.0, 80.0, 160.0, 140.0]])
         self._labels = {id(f): PseudoLabels(f, box, ('box',), np.zeros((0, 4)), ()) for f in frames[::2]}
 
+    monkeypatch.setattr(SceneLabeller, 'look', look)
+    known = {**KNOWN, 'cube': box_model('cube', (0.03, 0.03, 0.03))}
+    bundle = Bundle.create(known, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
+    recipe = replace(load_recipe('static_scene'), target_frames=2, target_crops=4)
+    session = AdaptationSession(bundle, recipe, WeightStore(tmp_path), holdout=3, gate_every=100, evidence=False)
+    feed(session)
+    return session, looked
+
+
+def test_a_session_looks_around_first_and_again_when_the_teacher_has_learnt(watched, monkeypatch):
+    believed = []
+
     def alone(teacher, frame, device, unique):
         believed.append(frame)
         return PseudoLabels(frame, np.zeros((0, 4)), (), np.zeros((0, 4)), ())
 
-    monkeypatch.setattr(SceneLabeller, 'look', look)
+    session, looked = watched
     monkeypatch.setattr('sim2real_da.online.learner.pseudo_labels', alone)
     monkeypatch.setattr(sessions, 'LOOK_EVERY', 2)
-    bundle = Bundle.create(KNOWN, {'input_size': (160, 120), 'width': 8}, {'width': 8, 'hidden': 16})
-    adaptation = AdaptationSession(bundle, load_recipe('static_scene'), WeightStore(tmp_path), holdout=3,
-                                   gate_every=100, evidence=False)
-    feed(adaptation)
     steps = []
     for _ in range(14):
-        adaptation.work()
-        steps.append(adaptation.step)
+        session.work()
+        steps.append(session.step)
     # three micro-steps of looking, then two of learning, and so on
     assert looked == [(0, 20), (2, 20), (4, 20)]
     assert steps[:8] == [0, 0, 0, 1, 2, 2, 2, 2]
-    kept = adaptation.buffer.frames()
+    kept = session.buffer.frames()
     assert believed and all(any(f is k for k in kept[1::2]) for f in believed)  # only those without a scene
-    assert any('target_heat' in key for entry in adaptation.history for key in entry)
-    assert adaptation.history[-1]['scene/labelled'] == 0.5
-    dropped = kept[0]
-    adaptation.buffer.clear()
-    feed(adaptation, 10)
-    monkeypatch.setattr(sessions, 'LOOK_NEW', 2.0)
-    for _ in range(5):  # a look that has begun comes to its end
-        adaptation.work()
-    assert not adaptation._learner.scene.looked_at(dropped) and adaptation._learner.scene.of(dropped) is None
+    assert any('target_heat' in key for entry in session.history for key in entry)
+    assert session.history[-1]['scene/labelled'] == 0.5
+
+
+def test_new_frames_are_looked_at_but_learning_goes_on(watched, monkeypatch):
+    session, looked = watched
+    monkeypatch.setattr(sessions, 'LOOK_REST', 3)
+    for _ in range(4):
+        session.work()
+    old = session.buffer.frames()[0]
+    assert session._learner.scene.looked_at(old)
+    session.buffer.clear()
+    feed(session, 10)
+    for _ in range(2):
+        session.work()
+    assert not session._learner.scene.looked_at(old) and session._learner.scene.of(old) is None  # nothing keeps it
+    assert session.step == 3 and len(looked) == 1
+    session.work()
+    assert looked[1:] == [(3, 10)]
+
+
+def test_a_reset_ends_a_look(watched):
+    session, looked = watched
+    session.work()
+    session.reset()
+    assert session._looking is None
+    feed(session, 10)
+    session.work()
+    assert looked == [(0, 20), (0, 10)]
+
+
+def test_two_classes_are_too_few_for_a_learner():
+    with pytest.raises(RecipeError, match='static_scene wants 3 objects or more .* knows box, bar'):
+        Learner(Bundle.create(KNOWN, {'width': 8}, {'width': 8, 'hidden': 16}), load_recipe('static_scene'))
 
 
 def test_crops_without_a_camera_cannot_have_them():
-    from sim2real_da.adaptation import Adaptation
-    from sim2real_da.networks.pose import build_pose_network
-    from sim2real_da.recipes import RecipeError, load_recipe
-
     with pytest.raises(RecipeError, match='static_scene wants frames of a camera'):
-        Adaptation(build_pose_network(2, width=8, hidden=16), 'pose', load_recipe('static_scene'), steps=10)
+        load_recipe('static_scene').check_length('pose', 10)

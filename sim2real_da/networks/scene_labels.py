@@ -7,8 +7,9 @@ pictures agree on (:mod:`sim2real_da.static_scene`), at the size that makes outl
 (:mod:`sim2real_da.outlines`). Its poses are labels in every picture, more exact than the teacher's in any; an object
 that the teacher missed in one view has a label there, and what it took for an object in another place is background.
 
-Things are moved now and then, so an arrangement is fitted to a window of consecutive frames. Where one object moved
-within a window, the frames of the shorter part disagree on it, and it has no label there.
+Things are moved now and then, so an arrangement is fitted to a window of consecutive frames of one camera. Where one
+object moved within a window, the frames of the shorter part disagree on it; it has a label there only if the pose
+network sees it in the scene's place and the teacher is not surer of it in another.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class SceneLabeller:
 
     def __init__(self, device: torch.device | str = 'cpu') -> None:
         self.device = str(device)
-        self.step = 0  # of the learner, when it last looked
+        self.step: int | None = None  # of the learner, when it last looked
         self._frames: dict[int, Frame] = {}  # all that were looked at; while they are held their ids are their own
         self._labels: dict[int, PseudoLabels] = {}
 
@@ -79,7 +80,7 @@ class SceneLabeller:
         :param frames: of pinhole cameras; their stamps say in which order they were taken
         :param step: of the learner
         """
-        ordered = sorted(frames, key=lambda frame: frame.stamp)
+        ordered = sorted(frames, key=lambda frame: (frame.frame_id, frame.stamp))
         asked, labels = teacher.copy(), {}
         asked.pose.views = min(VIEWS, asked.pose.views)
         estimator, found = Estimator(asked, self.device, DOUBTFUL), []
@@ -119,32 +120,38 @@ def frame_labels(scene: StaticScene, number: int, frame: Frame, found: Sequence[
                  device: str) -> PseudoLabels:
     """Return the labels of one frame of a scene."""
     height, width = frame.image.shape[:2]
-    labels, seen = [], []
-    hidden = np.zeros((height, width), bool)
+    whole: list[ObjectLabel] = []  # with silhouettes as masks, the nearest first
     poses = {name: scene.pose(number, name) for name in scene.names}
-    # the nearest first; what lies before hides what lies behind
     for name in sorted(poses, key=lambda n: float(np.linalg.norm(teacher.objects[n].box_centre(poses[n])))):
         shape = silhouette(teacher.objects[name], poses[name], frame.intrinsics)
-        if shape is None:
+        covered = None if shape is None else mask(shape, width, height)
+        if shape is not None and covered is not None and covered.any():
+            share = min(covered.sum() / max(np.count_nonzero(shape.cells), 1), 1.0)
+            whole.append(ObjectLabel(name, _around(covered), poses[name], float(share), covered))
+    agrees = np.array([scene.agrees[number, scene.names.index(label.name)] for label in whole], bool)
+    moved = np.array([_elsewhere(label, found) for label in whole], bool)
+    sure = (agrees | _shown(teacher, frame, whole, device)) & ~moved
+    kept, doubtful, hidden = [], [], np.zeros((height, width), bool)
+    for label, believed in zip(whole, sure):
+        assert label.mask is not None and label.visible is not None
+        if not believed:
+            doubtful.append(label.box)
             continue
-        whole = mask(shape, width, height)
-        shown = whole & ~hidden
-        hidden |= whole
-        visible = float(shown.sum() / max(np.count_nonzero(shape.cells), 1))
-        if visible < VISIBLE:
-            continue
-        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-        box = np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
-        labels.append(ObjectLabel(name, box, poses[name], min(visible, 1.0)))
-        seen.append(bool(scene.agrees[number, scene.names.index(name)]))
-    sure = (np.array(seen, bool) | _shown(teacher, frame, labels, device)) & [
-        not _elsewhere(label, found) for label in labels]
-    kept = [_as_found(label, found) for label, s in zip(labels, sure) if s]
-    doubtful = [label.box for label, s in zip(labels, sure) if not s]
+        shown = label.mask & ~hidden
+        hidden |= label.mask  # what is not believed to be there hides nothing
+        visible = label.visible * float(shown.sum() / label.mask.sum())
+        if visible >= VISIBLE:
+            kept.append(_as_found(replace(label, box=_around(shown), visible=visible, mask=shown), found))
     # of what is not believed to be in the scene's place the teacher may be right
     doubtful += [d.box for d in found if d.name not in {label.name for label in kept}]
     return PseudoLabels(frame, _boxes([label.box for label in kept]), tuple(label.name for label in kept),
                         _boxes(doubtful), tuple(kept))
+
+
+def _around(shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the box of pixels ``(H, W)`` that show something, xyxy."""
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
 
 
 @torch.inference_mode()
@@ -180,7 +187,12 @@ def _as_found(label: ObjectLabel, found: Sequence[Detection]) -> ObjectLabel:
         if d.name == label.name and _at(label, d):
             inner = np.r_[np.maximum(d.box[:2], label.box[:2]), np.minimum(d.box[2:], label.box[2:])]
             overlap, own = _area(inner), _area(label.box)
-            return label if overlap / (own + _area(d.box) - overlap) >= ALIKE else replace(label, box=inner)
+            if overlap / (own + _area(d.box) - overlap) >= ALIKE or label.mask is None:
+                return label
+            x0, y0, x1, y1 = np.rint(inner).astype(int)
+            seen = np.zeros_like(label.mask)
+            seen[max(y0, 0):y1 + 1, max(x0, 0):x1 + 1] = label.mask[max(y0, 0):y1 + 1, max(x0, 0):x1 + 1]
+            return replace(label, box=inner, mask=seen)
     return label
 
 

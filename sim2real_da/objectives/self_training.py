@@ -38,7 +38,8 @@ class SelfTraining(Objective):
     :param threshold: teacher's probability from which a label counts as sure (the paper's: 0.968); None: q is 1 and
         nothing is asked of the semantic map
     :param unique: detector: every object is in a picture at most once, see :func:`.pseudo_labels.pseudo_labels`
-    :param static_scene: online: labels that hold in all views of what stands still; there is one of each object
+    :param static_scene: online: labels that hold in all views of what stands still, for both networks; there is one of
+        each object
     """
 
     needs_target = True

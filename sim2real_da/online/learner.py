@@ -32,6 +32,7 @@ from sim2real_da.networks.weights_file import WeightsError, pack, unpack
 from sim2real_da.objectives import Batch, SelfTraining
 from sim2real_da.recipes import Recipe, RecipeError
 from sim2real_da.samples import Frame, LabelledFrame
+from sim2real_da.static_scene import FEWEST_OBJECTS
 
 WINDOW = (192, 192)  # pixels of the detector's input a step trains on, as in sim2real_da.training
 CLASS_SCORE = 0.3  # detections of the teacher that say what a frame shows
@@ -65,6 +66,9 @@ class Learner:
         self.skipped = 0
         self.scene: SceneLabeller | None = None
         if any(isinstance(o, SelfTraining) and o.static_scene for p in self.parts.values() for o in p.objectives):
+            if len(bundle.classes) < FEWEST_OBJECTS:
+                raise RecipeError(f'recipe {recipe.name}: static_scene wants {FEWEST_OBJECTS} objects or more to tell '
+                                  f'the camera from them; the model knows {", ".join(bundle.classes)}')
             self.scene = SceneLabeller(self.device)
 
     @property

@@ -41,6 +41,7 @@ FEWEST_TARGETS = 8  # real frames needed before the first step
 FAILURES_BEFORE_FAULT = 20  # steps in a row without a finite loss
 HISTORY = 20_000  # steps whose numbers are kept
 LOOK_NEW = 0.5  # share of the kept real frames that are new, from which all are looked at together again
+LOOK_REST = 25  # but not before so many steps
 LOOK_EVERY = 100  # steps after which a better teacher does, where a recipe wants labels that hold in many views
 PATIENCE = 4  # candidates rejected in a row after which learning begins again from the running version
 SLOWEST = 0.125  # of the pace, which halves every time
@@ -105,7 +106,7 @@ class AdaptationSession:
         self._gate: Gate | None = None
         self._learners = 0  # made after the first
         self._learner = Learner(bundle, recipe, device, seed)
-        self._looking: tuple[Learner, Iterator[None] | None] = (self._learner, None)
+        self._looking: Iterator[None] | None = None
         self._rng = np.random.default_rng(own_seed(seed, 1))  # of several processes each draws samples of its own
         self._camera_rng = np.random.default_rng([seed, 2])  # and all judge by the same frames
         self._paused = False
@@ -216,20 +217,18 @@ class AdaptationSession:
         scene = self._learner.scene
         if scene is None:
             return False
-        learner, looking = self._looking
-        if learner is not self._learner:  # another one has begun since
-            looking = None
-        if looking is None:
+        if self._looking is None:
             with self._lock:
                 frames = self.buffer.frames()
             scene.keep(frames)  # the buffer's bound is on memory: what it drops is to be gone
+            since = np.inf if scene.step is None else self._learner.step_count - scene.step
             new = sum(not scene.looked_at(frame) for frame in frames)
-            if new > LOOK_NEW * len(frames) or self._learner.step_count - scene.step >= LOOK_EVERY:
-                looking = self._learner.look_around(frames)
-        if looking is not None and next(looking, self) is self:
-            looking = None
-        self._looking = (self._learner, looking)
-        return looking is not None
+            # a camera that shows new things all the time must not keep the learner from learning
+            if since >= LOOK_EVERY or (since >= LOOK_REST and new > LOOK_NEW * len(frames)):
+                self._looking = self._learner.look_around(frames)
+        if self._looking is not None and next(self._looking, self) is self:
+            self._looking = None
+        return self._looking is not None
 
     def _validate(self) -> Promotion | None:
         if self._gate is None:
@@ -319,6 +318,7 @@ class AdaptationSession:
         """Learn on from the running version at half the pace: from where the learner is, nothing passes the gate."""
         step = self.step
         self._learner = self._learner_at(self.running, self.running.version, random=False)
+        self._looking = None
         self._learner.step_count = step  # ``max_steps`` counts on; schedules are where that version's were
         self._pace = max(SLOWEST, 0.5 * self._pace)
         self._learner.slow(self._pace * 0.5 ** self._retreats)
@@ -548,7 +548,7 @@ class AdaptationSession:
         # a disk that takes nothing raises here, before anything has changed
         promotion = self._publish(bundle, Decision(True, reason), learner, parent, instead_of, retreats, frozen,
                                   forget)
-        self._learner = learner
+        self._learner, self._looking = learner, None
         with self._lock:
             self.buffer.forget_classes()
         self._fault, self._bad_steps, self._last_reason = '', 0, reason
