@@ -70,7 +70,7 @@ def quality(labels: Sequence[PseudoLabels | None], truth: Sequence[LabelledFrame
                 continue
             model, true = bundle.objects[label.name], known[label.name].pose
             places = [model.box_centre(pose) for pose in (label.pose, true)]
-            poses += add_or_add_s(label.pose, true, model) < GOOD * model.diameter
+            poses += bool(add_or_add_s(label.pose, true, model) < GOOD * model.diameter)
             angles.append(angle_and_position(label.pose, true, model)[0])
             depths.append(np.log(np.linalg.norm(places[0]) / np.linalg.norm(places[1])))
     return {'objects': objects, 'boxes': boxes, 'boxes_right': right / max(boxes, 1), 'poses': posed,

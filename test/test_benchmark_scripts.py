@@ -396,6 +396,7 @@ def test_the_quality_of_labels_counts_what_is_missing_and_what_is_wrong(scripts)
 
     bundle = SimpleNamespace(objects={'box': MODEL})
     found = quality([labels(truth[0], known[0]), labels(truth[1], moved), labels(truth[2]), None], truth, bundle)
+    assert json.loads(json.dumps(found)) == found
     assert [found[k] for k in ('objects', 'boxes', 'poses')] == [4, 2, 2]
     assert [found[k] for k in ('boxes_right', 'adds')] == [1.0, 0.5]
     assert found['depth'] == pytest.approx(np.log(1.1) / 2, abs=1e-6) and found['too_far'] > 0
