@@ -54,7 +54,7 @@ def quality(labels: Sequence[PseudoLabels | None], truth: Sequence[LabelledFrame
 
     A box is right that overlaps the object's visible box by half, a pose by ADD(-S) at a tenth of the diameter.
     """
-    objects = sum((x.visible or 0) >= VISIBLE for frame in truth for x in frame.labels)
+    objects = sum(bool((x.visible or 0) >= VISIBLE) for frame in truth for x in frame.labels)
     right, posed, poses, angles, depths = 0, 0, 0, [], []
     boxes = 0
     for own, frame in zip(labels, truth):
@@ -62,7 +62,7 @@ def quality(labels: Sequence[PseudoLabels | None], truth: Sequence[LabelledFrame
             continue
         known = {x.name: x for x in frame.labels}
         boxes += len(own.names)
-        right += sum(name in known and box_iou(box, known[name].box) >= 0.5
+        right += sum(bool(name in known and box_iou(box, known[name].box) >= 0.5)
                      for box, name in zip(own.boxes, own.names))
         for label in own.posed:
             posed += 1
