@@ -19,6 +19,7 @@ import argparse
 import json
 import logging
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,10 +149,15 @@ def unseen_camera(dataset: BopDataset, ids: list[int]) -> list[LabelledFrame]:
 
 def seen_by_another_camera(labelled: LabelledFrame, number: int) -> LabelledFrame:
     """Return a frame as the surrogate world's sensor would have taken it; the number draws what chance does."""
-    spans = {k: tuple(v) if isinstance(v, list) else v for k, v in load_appearance()['camera'].items()}
     frame = labelled.frame
-    image = Sensor(**spans).capture(frame.image, np.random.default_rng(number))
+    image = surrogate_sensor().capture(frame.image, np.random.default_rng(number))
     return LabelledFrame(replace(frame, image=image), labelled.labels)
+
+
+@cache
+def surrogate_sensor() -> Sensor:
+    """Return the camera of the surrogate world."""
+    return Sensor(**{k: tuple(v) if isinstance(v, list) else v for k, v in load_appearance()['camera'].items()})
 
 
 def rows(options: argparse.Namespace, source: Bundle, simulation: BopDataset, target: list[Frame],

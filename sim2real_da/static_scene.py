@@ -115,8 +115,7 @@ class _State:
     factors: Array
 
 
-def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel], seed: int = 0,
-              ) -> StaticScene:
+def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel]) -> StaticScene:
     """Fit one scene to what was found in its frames.
 
     Of several detections of a class in a frame the one that fits counts: there is one of each object.
@@ -132,9 +131,9 @@ def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, O
     models = [objects[n] for n in names]
     measured = _measured(detections, names, models)
     symmetries = [m.symmetries[:, :3, :3] for m in models]
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     most = -np.inf
-    found_in = np.bincount(_pairs(measured)[1], minlength=len(names))
+    found_in = np.bincount(measured.item[_first(measured, measured.weight)], minlength=len(names))
     for anchor in np.argsort(-found_in)[:ANCHORS]:
         state = _begin(measured, len(detections), symmetries, anchor)
         for wider in WIDER:
@@ -165,7 +164,7 @@ def _measured(detections: Sequence[Sequence[Detection]], names: Sequence[str], m
             arm = turn @ (model.minimum + model.size / 2)
             place = d.pose.translation + arm
             # turning by w moves the middle by w x arm
-            lever = np.hstack([np.eye(3), np.array([[0, arm[2], -arm[1]], [-arm[2], 0, arm[0]], [arm[1], -arm[0], 0]])])
+            lever = np.hstack([np.eye(3), -_cross(arm[None])[0]])
             middle = lever @ d.covariance @ lever.T
             ray = place / np.linalg.norm(place)
             along = ray @ middle @ ray
@@ -180,11 +179,6 @@ def _measured(detections: Sequence[Sequence[Detection]], names: Sequence[str], m
 def _votes(state: _State, measured: _Measured, symmetries: Sequence[Array]) -> Array:
     """Return how much each measurement speaks for a state, 0..1 ``(M,)``: its weight, less where it deviates."""
     return np.asarray(measured.weight / (1 + _deviations(state, measured, symmetries).sum(axis=1) / 6))
-
-
-def _pairs(measured: _Measured) -> NDArray[np.int64]:
-    """Return the frames and objects of which there is any measurement, ``(2, P)``."""
-    return np.unique(np.stack([measured.frame, measured.item]), axis=1)
 
 
 def _first(measured: _Measured, value: Array) -> NDArray[np.int64]:
@@ -246,7 +240,7 @@ def _improved(state: _State, measured: _Measured, symmetries: Sequence[Array], r
     """Look for better cameras, then for better places of the objects, and fit everything after each."""
     for look in (_cameras, _objects):
         state = look(state, measured, symmetries, rng)
-        state, _ = _fit(state, measured.taken(_chosen(state, measured, symmetries)), symmetries, steps)
+        state = _fit(state, measured.taken(_chosen(state, measured, symmetries)), symmetries, steps)
     return state
 
 
@@ -338,8 +332,8 @@ def _deviations(state: _State, measured: _Measured, symmetries: Sequence[Array])
     return np.stack([squares[:, :3].sum(axis=1), squares[:, 3:].sum(axis=1)], axis=1)
 
 
-def _fit(state: _State, measured: _Measured, symmetries: Sequence[Array], steps: int) -> tuple[_State, float]:
-    """Return the state after Levenberg's steps on reweighted squares, and its cost."""
+def _fit(state: _State, measured: _Measured, symmetries: Sequence[Array], steps: int) -> _State:
+    """Return the state after Levenberg's steps on reweighted squares."""
     damping, cost = 1e-3, _cost(state, measured, symmetries)
     for _ in range(steps):
         matrix, gradient = _normal_equations(state, measured, symmetries)
@@ -356,7 +350,7 @@ def _fit(state: _State, measured: _Measured, symmetries: Sequence[Array], steps:
         state, cost, damping = moved, new, max(damping / 4, 1e-9)
         if done:
             break
-    return state, cost
+    return state
 
 
 def _cost(state: _State, measured: _Measured, symmetries: Sequence[Array]) -> float:

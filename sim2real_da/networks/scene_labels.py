@@ -87,21 +87,24 @@ class SceneLabeller:
         for frame in ordered:
             found.append(estimator.estimate(frame.image, frame.intrinsics))
             yield
-        most = np.zeros(len(ordered))
+        best: dict[int, tuple[float, StaticScene, int]] = {}  # of each frame: how much agrees, where, its number there
         last = max(len(ordered) - WINDOW, 0)
-        for first in sorted({*range(0, last, STRIDE), last}):
+        starts = sorted({*range(0, last, STRIDE), last})
+        for first, following in zip(starts, [*starts[1:], len(ordered)]):
             part = slice(first, first + WINDOW)
             try:
-                scene = fit_scene(found[part], asked.objects)
+                scene = sized(fit_scene(found[part], asked.objects), ordered[part], asked.objects)
+                for number in map(int, np.flatnonzero(scene.known)):
+                    agreeing = float(scene.agrees[number].sum())
+                    if agreeing > best.get(first + number, (0.0,))[0]:
+                        best[first + number] = agreeing, scene, number
             except SceneError as error:
                 log.debug('frames %d to %d: %s', first, first + WINDOW, error)
-                continue
-            scene = sized(scene, ordered[part], asked.objects)
-            for number, frame in enumerate(ordered[part]):
-                agreeing = float(scene.agrees[number].sum())
-                if scene.known[number] and agreeing > most[first + number]:
-                    most[first + number] = agreeing
-                    labels[id(frame)] = frame_labels(scene, number, frame, found[first + number], asked, self.device)
+            for place in range(first, following):  # no later window has these
+                if place in best:
+                    _, scene, number = best.pop(place)
+                    frame = ordered[place]
+                    labels[id(frame)] = frame_labels(scene, number, frame, found[place], asked, self.device)
             yield
         self.step, self._frames, self._labels = step, {id(frame): frame for frame in ordered}, labels
         log.info('static scene: %d of %d frames labelled, %.1f objects each', len(labels), len(ordered),

@@ -10,7 +10,7 @@ target objective (the control) never lets the network see a target sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,13 +119,6 @@ class Learner:
         images = target_images([frame], teacher.input_size, self.device)
         _, _, found = decode(teacher(images), CLASS_SCORE)[0]
         return {self.student.classes[int(c)] for c in found}
-
-    def look_around(self, frames: Sequence[Frame]) -> Iterator[None]:
-        """Label real frames together, a little with each item drawn, where the recipe has use for what stands still.
-
-        :param frames: all that :meth:`step` may get from now on; others are labelled one by one
-        """
-        return iter(()) if self.scene is None else self.scene.look(self.candidate(), frames, self.step_count)
 
     def candidate(self) -> Bundle:
         """Return a copy of the teacher, ready to be validated."""

@@ -221,11 +221,11 @@ class AdaptationSession:
             with self._lock:
                 frames = self.buffer.frames()
             scene.keep(frames)  # the buffer's bound is on memory: what it drops is to be gone
-            since = np.inf if scene.step is None else self._learner.step_count - scene.step
+            since = np.inf if scene.step is None else self.step - scene.step
             new = sum(not scene.looked_at(frame) for frame in frames)
             # a camera that shows new things all the time must not keep the learner from learning
             if since >= LOOK_EVERY or (since >= LOOK_REST and new > LOOK_NEW * len(frames)):
-                self._looking = self._learner.look_around(frames)
+                self._looking = scene.look(self._learner.candidate(), frames, self.step)
         if self._looking is not None and next(self._looking, self) is self:
             self._looking = None
         return self._looking is not None
