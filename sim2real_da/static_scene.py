@@ -13,6 +13,9 @@ distribution, for rotation and position apart: a view that looks like another on
 network that sees an object at the wrong distance does so in every frame, whose mean would be wrong as well; so each
 object has one factor on all its measured distances, which is 1 unless the other objects speak against it. The scale of
 the whole scene is what most objects' sizes say.
+
+Where the cameras are known (:mod:`sim2real_da.camera_motion`), nothing but each object's place is left to find, and no
+other object need agree.
 """
 
 from __future__ import annotations
@@ -39,6 +42,9 @@ FEWEST_OBJECTS = 3  # that have to agree on a frame's camera
 FEWEST_FRAMES = 6  # that have to show one arrangement
 SHARE = 1 / 3  # of the frames in which an object is found, in which it has to be in one place
 SIDES_DEG = 15.0  # that the camera has to have gone around: seen from one side alone, errors agree as well
+FEWEST_VIEWS = 3  # frames of known cameras that have to show an object in one place
+NEAR = 15  # frames within which an object is taken to stand still, for the unit of length
+LOOSE = 0.2  # of the way between two cameras: a pair of poses that disagrees by more says little
 AGREES = 12.0  # squared deviations in units of the spread up to which a measurement agrees (three of them: 99 %)
 STEPS = 60
 WIDER = (3.0, 2.0, 1.0)  # spreads are taken this much wider at first: far from the answer everything deviates
@@ -115,16 +121,20 @@ class _State:
     factors: Array
 
 
-def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel]) -> StaticScene:
+def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel],
+              cameras: Sequence[Array | None] | None = None) -> StaticScene:
     """Fit one scene to what was found in its frames.
 
     Of several detections of a class in a frame the one that fits counts: there is one of each object.
 
     :param detections: of each frame, through one pinhole camera or several; without pose or covariance they say nothing
+    :param cameras: scene -> camera ``(4, 4)`` of each frame in metres, None of a frame that is to be left out; not
+        given: they are found from the objects
     :raises SceneError: where too little was found, or most of it does not fit one arrangement
     """
-    names = tuple(n for n in objects if sum(
-        any(d.name == n and _useful(d) for d in found) for found in detections) >= FEWEST_FRAMES)
+    if cameras is not None:
+        return _fit_objects(detections, objects, cameras)
+    names = _often_found(detections, objects, FEWEST_FRAMES)
     if len(names) < FEWEST_OBJECTS:
         raise SceneError(f'scene: {len(names)} objects were found in {FEWEST_FRAMES} frames or more of '
                          f'{len(detections)}, expected at least {FEWEST_OBJECTS} to tell the camera from the objects')
@@ -144,6 +154,81 @@ def fit_scene(detections: Sequence[Sequence[Detection]], objects: Mapping[str, O
     for _ in range(2):
         best = _improved(best, measured, symmetries, rng, STEPS)
     return _scene(best, measured.taken(_chosen(best, measured, symmetries)), symmetries, names, models, len(detections))
+
+
+def _often_found(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel], least: int,
+                 ) -> tuple[str, ...]:
+    return tuple(n for n in objects if sum(
+        any(d.name == n and _useful(d) for d in found) for found in detections) >= least)
+
+
+def unit_of_length(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel],
+                   cameras: Sequence[Array | None]) -> float:
+    """Return how many metres the unit of cameras is: what most pairs of poses of one object ask for.
+
+    :param cameras: scene -> camera ``(4, 4)`` of each frame, in an unknown unit; None where it is not known
+    :raises SceneError: where no object was found in two frames
+    """
+    names = tuple(objects)
+    found = [own if camera is not None else [] for own, camera in zip(detections, cameras)]
+    if not _often_found(found, objects, 2):
+        raise SceneError('scene: no object was found in two frames of known cameras, expected some to tell how large '
+                         'it is')
+    measured = _measured(found, names, [objects[n] for n in names])
+    whole = np.stack([np.eye(4) if camera is None else camera for camera in cameras])[measured.frame]
+    # an object's middle is R^T (place - unit * shift), the same in all frames
+    place = np.einsum('nji,nj->ni', whole[:, :3, :3], measured.place)
+    shift = np.einsum('nji,nj->ni', whole[:, :3, :3], whole[:, :3, 3])
+    logarithms, weights = [], []
+    for item in range(len(names)):
+        rows = np.flatnonzero(measured.item == item)
+        first, second = np.triu_indices(len(rows), 1)
+        near = np.abs(measured.frame[rows[first]] - measured.frame[rows[second]]) < NEAR
+        first, second = rows[first[near]], rows[second[near]]
+        moved, asked = shift[first] - shift[second], place[first] - place[second]
+        unit = (moved * asked).sum(axis=1) / np.maximum(np.square(moved).sum(axis=1), 1e-12)
+        first, second, moved, asked, unit = (x[unit > 0] for x in (first, second, moved, asked, unit))
+        length = np.linalg.norm(moved, axis=1)
+        off = np.linalg.norm(asked - unit[:, None] * moved, axis=1) / np.maximum(unit * length, 1e-9)
+        logarithms.append(np.log(unit))
+        weights.append(measured.weight[first] * measured.weight[second] * length / (1 + (off / LOOSE) ** 2))
+    if not sum(map(len, logarithms)):
+        raise SceneError('scene: the objects\' poses speak against the cameras, expected some that agree with them')
+    return float(np.exp(weighted_median(np.concatenate(logarithms), np.concatenate(weights))))
+
+
+def weighted_median(values: Array, weights: Array) -> float:
+    """Return the value up to which half of the weight lies."""
+    order = np.argsort(values)
+    total = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(total, total[-1] / 2)])
+
+
+def _fit_objects(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel],
+                 cameras: Sequence[Array | None]) -> StaticScene:
+    """Fit each object's place to known cameras."""
+    found = [own if camera is not None else [] for own, camera in zip(detections, cameras)]
+    names = _often_found(found, objects, FEWEST_VIEWS)
+    if not names:
+        raise SceneError(f'scene: no object was found in {FEWEST_VIEWS} frames of known cameras')
+    models = [objects[n] for n in names]
+    measured, symmetries = _measured(found, names, models), [m.symmetries[:, :3, :3] for m in models]
+    whole = np.stack([np.eye(4) if camera is None else camera for camera in cameras])
+    state = _State(whole[:, :3, :3], whole[:, :3, 3], np.repeat(np.eye(3)[None], len(names), 0),
+                   np.zeros((len(names), 3)), np.zeros(len(names)))
+    rng = np.random.default_rng(0)
+    for wider in (*WIDER, 1.0):
+        own = measured.wider(wider)
+        state = _objects(state, own, symmetries, rng)
+        state = _fit(state, own.taken(_chosen(state, own, symmetries)), symmetries, STEPS, still=True)
+    measured = measured.taken(_chosen(state, measured, symmetries))
+    agrees, there = _agreeing(state, measured, symmetries, len(cameras))
+    agrees[:, agrees.sum(axis=0) < np.maximum(SHARE * there, FEWEST_VIEWS)] = False
+    kept = np.asarray(agrees.any(axis=0))
+    if not kept.any():
+        raise SceneError(f'scene: no object is in one place in {FEWEST_VIEWS} frames; does everything stand still?')
+    _check_sides(state, np.asarray(agrees.any(axis=1)), kept)
+    return _result(state, names, models, np.array([camera is not None for camera in cameras]), agrees, kept)
 
 
 def _useful(d: Detection) -> bool:
@@ -332,11 +417,14 @@ def _deviations(state: _State, measured: _Measured, symmetries: Sequence[Array])
     return np.stack([squares[:, :3].sum(axis=1), squares[:, 3:].sum(axis=1)], axis=1)
 
 
-def _fit(state: _State, measured: _Measured, symmetries: Sequence[Array], steps: int) -> _State:
-    """Return the state after Levenberg's steps on reweighted squares."""
+def _fit(state: _State, measured: _Measured, symmetries: Sequence[Array], steps: int, still: bool = False) -> _State:
+    """Return the state after Levenberg's steps on reweighted squares; ``still``: cameras stay as they are."""
     damping, cost = 1e-3, _cost(state, measured, symmetries)
     for _ in range(steps):
         matrix, gradient = _normal_equations(state, measured, symmetries)
+        if still:
+            held = 6 * len(state.turns)
+            matrix[:held], matrix[:, :held], gradient[:held] = 0, 0, 0
         for _ in range(6):
             damped = matrix + damping * np.diag(np.diag(matrix)) + 1e-9 * np.eye(len(matrix))
             moved = _moved(state, np.asarray(np.linalg.solve(damped, -gradient), dtype=np.float64))
@@ -415,23 +503,41 @@ def _cross(vectors: Array) -> Array:
 def _scene(state: _State, measured: _Measured, symmetries: Sequence[Array], names: tuple[str, ...],
            models: Sequence[ObjectModel], frames: int) -> StaticScene:
     """Return the result, or say why it is none."""
-    agrees = np.zeros((frames, len(names)), bool)
-    agrees[measured.frame, measured.item] = (_deviations(state, measured, symmetries) < AGREES).all(axis=1)
-    # what is seen as much too small or too large, or mostly elsewhere, is something else that looks like the object
-    there = np.bincount(measured.item, minlength=len(names))
-    agrees &= np.abs(state.factors) < LARGEST_FACTOR
+    agrees, there = _agreeing(state, measured, symmetries, frames)
     agrees = _one_scene(agrees, np.maximum(SHARE * there, FEWEST_OBJECTS))
     known, kept = np.asarray(agrees.any(axis=1)), np.asarray(agrees.any(axis=0))
     if known.sum() < FEWEST_FRAMES:
         raise SceneError(f'scene: in {known.sum()} of {frames} frames {FEWEST_OBJECTS} objects are where one '
                          f'arrangement has them, expected at least {FEWEST_FRAMES}; does everything stand still?')
-    eyes = -np.einsum('fji,fj->fi', state.turns[known], state.shifts[known]) - state.places[kept].mean(axis=0)
+    _check_sides(state, known, kept)
+    return _result(state, names, models, known, agrees, kept)
+
+
+def _check_sides(state: _State, frames: NDArray[np.bool_], kept: NDArray[np.bool_]) -> None:
+    """Raise a :class:`SceneError` unless the camera went around the objects."""
+    eyes = -np.einsum('fji,fj->fi', state.turns[frames], state.shifts[frames]) - state.places[kept].mean(axis=0)
     sights = eyes / np.linalg.norm(eyes, axis=1, keepdims=True)
     around = float(np.degrees(np.arccos(np.clip(sights @ sights.T, -1, 1)).max()))
     if around < SIDES_DEG:
         raise SceneError(f'scene: seen from one side, within {around:.0f} degrees, expected {SIDES_DEG:.0f}: what a '
                          'network does wrong there it does wrong in every frame; move the camera around it')
-    cameras, placed = np.repeat(np.eye(4)[None], frames, 0), np.repeat(np.eye(4)[None], len(names), 0)
+
+
+def _agreeing(state: _State, measured: _Measured, symmetries: Sequence[Array], frames: int,
+              ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return whether what was found in a frame is where the scene has it ``(F, K)``, and in how many it was found."""
+    agrees = np.zeros((frames, len(symmetries)), bool)
+    agrees[measured.frame, measured.item] = (_deviations(state, measured, symmetries) < AGREES).all(axis=1)
+    # what is seen as much too small or too large, or mostly elsewhere, is something else that looks like the object
+    agrees &= np.abs(state.factors) < LARGEST_FACTOR
+    return agrees, np.bincount(measured.item, minlength=len(symmetries))
+
+
+def _result(state: _State, names: Sequence[str], models: Sequence[ObjectModel], known: NDArray[np.bool_],
+            agrees: NDArray[np.bool_], kept: NDArray[np.bool_]) -> StaticScene:
+    """Return a state as the scene of the objects that are ``kept``."""
+    count = len(state.turns)
+    cameras, placed = np.repeat(np.eye(4)[None], count, 0), np.repeat(np.eye(4)[None], len(names), 0)
     cameras[:, :3, :3], cameras[:, :3, 3] = state.turns, state.shifts
     placed[:, :3, :3] = state.rotations
     middles = np.stack([m.minimum + m.size / 2 for m in models])

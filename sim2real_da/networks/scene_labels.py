@@ -3,9 +3,12 @@
 """Labels of camera frames that hold in all views of what stands still in front of the camera.
 
 A teacher's answers in single pictures are measurements; what is believed is one arrangement of the objects that many
-pictures agree on (:mod:`sim2real_da.static_scene`), at the size that makes outlines lie on edges
-(:mod:`sim2real_da.outlines`). Its poses are labels in every picture, more exact than the teacher's in any; an object
-that the teacher missed in one view has a label there, and what it took for an object in another place is background.
+pictures agree on (:mod:`sim2real_da.static_scene`). Where the camera was is told by the surroundings
+(:mod:`sim2real_da.camera_motion`); where exactly an object is, and how large the scene, by outlines on edges in all
+pictures (:mod:`sim2real_da.outline_fit`). Where the surroundings do not tell, cameras are found from the objects, and
+outlines say how large the scene is (:mod:`sim2real_da.outlines`). Poses of the scene are labels in every picture, more
+exact than the teacher's in any; an object that the teacher missed in one view has a label there, and what it took for
+an object in another place is background.
 
 Things are moved now and then, so an arrangement is fitted to a window of consecutive frames of one camera. Where one
 object moved within a window, the frames of the shorter part disagree on it; it has a label there only if the pose
@@ -15,20 +18,24 @@ network sees it in the scene's place and the teacher is not surer of it in anoth
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sim2real_da.camera_motion import camera_motion
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.estimator import Estimator, to_tensor
 from sim2real_da.networks.pseudo_labels import DOUBTFUL, SURE, PseudoLabels
+from sim2real_da.outline_fit import fit_outlines
 from sim2real_da.outlines import log_size, mask, silhouette
-from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel
-from sim2real_da.static_scene import SceneError, StaticScene, fit_scene
+from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel, Pose
+from sim2real_da.static_scene import SceneError, StaticScene, fit_scene, unit_of_length, weighted_median
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +43,9 @@ WINDOW, STRIDE = 15, 5  # frames of an arrangement, and between the first ones o
 SEEN = 0.5  # probability that a crop shows the object from which it counts as seen where the detector missed it
 VISIBLE = 0.2  # share of the silhouette that other objects and the picture's edge have to leave
 ALIKE = 0.5  # overlap (intersection over union) from which a found box is the silhouette's
+CONNECTED = 0.5  # share of the frames whose cameras have to be known for objects to be fitted to them
+MISFIT = 0.15  # logarithm; what is by so much larger or smaller than the others is not the object
+LISTENS = 0.05  # seconds between two looks whether the cameras are found
 VIEWS = 3  # crops of a measured pose; the scene is the mean over frames
 
 
@@ -50,6 +60,7 @@ class SceneLabeller:
         self.step: int | None = None  # of the learner, when it last looked
         self._frames: dict[int, Frame] = {}  # all that were looked at; while they are held their ids are their own
         self._labels: dict[int, PseudoLabels] = {}
+        self._cameras: tuple[list[Frame], list[NDArray[np.float64] | None]] = [], []  # of the frames of the last look
 
     def of(self, frame: Frame) -> PseudoLabels | None:
         """Return a frame's labels; None where it fits no arrangement, or was not looked at."""
@@ -61,6 +72,8 @@ class SceneLabeller:
         for key in self._frames.keys() - kept:
             del self._frames[key]
             self._labels.pop(key, None)
+        if not all(id(frame) in kept for frame in self._cameras[0]):
+            self._cameras = [], []
 
     @property
     def share(self) -> float:
@@ -87,28 +100,121 @@ class SceneLabeller:
         for frame in ordered:
             found.append(estimator.estimate(frame.image, frame.intrinsics))
             yield
-        best: dict[int, tuple[float, StaticScene, int]] = {}  # of each frame: how much agrees, where, its number there
-        last = max(len(ordered) - WINDOW, 0)
-        starts = sorted({*range(0, last, STRIDE), last})
-        for first, following in zip(starts, [*starts[1:], len(ordered)]):
-            part = slice(first, first + WINDOW)
-            try:
-                scene = sized(fit_scene(found[part], asked.objects), ordered[part], asked.objects)
-                for number in map(int, np.flatnonzero(scene.known)):
-                    agreeing = float(scene.agrees[number].sum())
-                    if agreeing > best.get(first + number, (0.0,))[0]:
-                        best[first + number] = agreeing, scene, number
-            except SceneError as error:
-                log.debug('frames %d to %d: %s', first, first + WINDOW, error)
-            for place in range(first, following):  # no later window has these
-                if place in best:
-                    _, scene, number = best.pop(place)
-                    frame = ordered[place]
-                    labels[id(frame)] = frame_labels(scene, number, frame, found[place], asked, self.device)
+        cameras = yield from self._cameras_of(ordered)
+        scenes = yield from (_scenes(found, ordered, asked.objects, cameras) if cameras else
+                             _scenes_of_objects(found, ordered, asked.objects))
+        for number, frame in enumerate(ordered):
+            placed = placed_in(scenes, number)
+            if placed:
+                labels[id(frame)] = frame_labels(placed, frame, found[number], asked, self.device)
             yield
         self.step, self._frames, self._labels = step, {id(frame): frame for frame in ordered}, labels
         log.info('static scene: %d of %d frames labelled, %.1f objects each', len(labels), len(ordered),
                  np.mean([len(x.boxes) for x in labels.values()]) if labels else 0)
+
+
+    def _cameras_of(self, frames: list[Frame]) -> Generator[None, None, list[NDArray[np.float64] | None]]:
+        """Return scene -> camera of each frame in one unknown unit; none where most frames' cameras are not known."""
+        known, cameras = self._cameras
+        if [id(frame) for frame in known] != [id(frame) for frame in frames]:
+            pool = ThreadPoolExecutor(1)
+            try:
+                finding = pool.submit(camera_motion, frames, torch.get_num_threads())
+                while True:
+                    try:
+                        cameras = finding.result(LISTENS)
+                        break
+                    except NotYet:
+                        yield
+            except ModuleNotFoundError as error:
+                log.warning('static scene: %s; cameras are found from the objects, less exactly (pip install pycolmap)',
+                            error)
+                cameras = [None] * len(frames)
+            finally:
+                pool.shutdown(wait=False)
+            self._cameras = frames, cameras
+        count = sum(camera is not None for camera in cameras)
+        log.info('static scene: cameras of %d of %d frames are known from the surroundings', count, len(frames))
+        return cameras if count > CONNECTED * len(frames) else []
+
+
+def windows(count: int) -> list[slice]:
+    """Return the windows of consecutive frames that are taken as one arrangement."""
+    last = max(count - WINDOW, 0)
+    return [slice(first, first + WINDOW) for first in sorted({*range(0, last, STRIDE), last})]
+
+
+def _scenes(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objects: dict[str, ObjectModel],
+            cameras: Sequence[NDArray[np.float64] | None],
+            ) -> Generator[None, None, list[tuple[int, StaticScene]]]:
+    """Return the arrangements of known cameras, each with its first frame: objects on edges, in metres."""
+    scenes, sizes, views = [], [], []
+    try:
+        unit = unit_of_length(found, objects, cameras)
+    except SceneError as error:
+        log.debug('%s', error)
+        return []
+    metric: list[NDArray[np.float64] | None] = []
+    for camera in cameras:
+        metric.append(None if camera is None else camera.copy())
+        if metric[-1] is not None:
+            metric[-1][:3, 3] *= unit
+    for part in windows(len(frames)):
+        try:
+            scene, own = fit_outlines(fit_scene(found[part], objects, metric[part]), frames[part], objects, True)
+            scenes.append((part.start, scene))
+            sizes.append(own)
+            views.append(scene.agrees.sum(axis=0))
+        except SceneError as error:
+            log.debug('frames %d to %d: %s', part.start, part.stop, error)
+        yield
+    if not scenes:
+        return []
+    size = weighted_median(np.concatenate(sizes), np.concatenate(views))
+    fitted = []
+    for (first, scene), own in zip(scenes, sizes):
+        scene, _ = fit_outlines(without(scene, np.abs(own - size) > MISFIT).scaled(float(np.exp(-size)), objects),
+                                frames[first:first + WINDOW], objects, False)
+        fitted.append((first, scene))
+        yield
+    return fitted
+
+
+def _scenes_of_objects(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objects: dict[str, ObjectModel],
+                       ) -> Generator[None, None, list[tuple[int, StaticScene]]]:
+    """Return the arrangements, each with its first frame; cameras are found from the objects."""
+    scenes = []
+    for part in windows(len(frames)):
+        try:
+            scenes.append((part.start, sized(fit_scene(found[part], objects), frames[part], objects)))
+        except SceneError as error:
+            log.debug('frames %d to %d: %s', part.start, part.stop, error)
+        yield
+    return scenes
+
+
+def without(scene: StaticScene, dropped: NDArray[np.bool_]) -> StaticScene:
+    """Return a scene without some of its objects ``(K,)``."""
+    kept = ~dropped
+    return replace(scene, names=tuple(n for n, k in zip(scene.names, kept) if k), objects=scene.objects[kept],
+                   agrees=scene.agrees[:, kept], factors=scene.factors[kept])
+
+
+def placed_in(scenes: Sequence[tuple[int, StaticScene]], number: int) -> dict[str, tuple[Pose, bool]]:
+    """Return where the objects are in a frame, and whether the teacher sees them there.
+
+    Of several arrangements that one counts for an object which the teacher agrees with in this frame, then that which
+    it agrees with in most.
+    """
+    best: dict[str, tuple[bool, int, Pose]] = {}
+    for first, scene in scenes:
+        if not 0 <= number - first < len(scene.known) or not scene.known[number - first]:
+            continue
+        for name, agrees in zip(scene.names, scene.agrees.T):
+            here = bool(agrees[number - first]), int(agrees.sum())
+            if name not in best or here > best[name][:2]:
+                best[name] = *here, scene.pose(number - first, name)
+    return {name: (pose, here) for name, (here, _, pose) in best.items()}
 
 
 def sized(scene: StaticScene, frames: Sequence[Frame], objects: dict[str, ObjectModel]) -> StaticScene:
@@ -119,19 +225,22 @@ def sized(scene: StaticScene, frames: Sequence[Frame], objects: dict[str, Object
     return scene if larger is None else scene.scaled(float(np.exp(-larger)), objects)
 
 
-def frame_labels(scene: StaticScene, number: int, frame: Frame, found: Sequence[Detection], teacher: Bundle,
+def frame_labels(placed: Mapping[str, tuple[Pose, bool]], frame: Frame, found: Sequence[Detection], teacher: Bundle,
                  device: str) -> PseudoLabels:
-    """Return the labels of one frame of a scene."""
+    """Return the labels of one frame.
+
+    :param placed: where the scene has the objects, and whether the teacher sees them there
+    """
     height, width = frame.image.shape[:2]
     whole: list[ObjectLabel] = []  # with silhouettes as masks, the nearest first
-    poses = {name: scene.pose(number, name) for name in scene.names}
+    poses = {name: pose for name, (pose, _) in placed.items()}
     for name in sorted(poses, key=lambda n: float(np.linalg.norm(teacher.objects[n].box_centre(poses[n])))):
         shape = silhouette(teacher.objects[name], poses[name], frame.intrinsics)
         covered = None if shape is None else mask(shape, width, height)
         if shape is not None and covered is not None and covered.any():
             share = min(covered.sum() / max(np.count_nonzero(shape.cells), 1), 1.0)
             whole.append(ObjectLabel(name, _around(covered), poses[name], float(share), covered))
-    agrees = np.array([scene.agrees[number, scene.names.index(label.name)] for label in whole], bool)
+    agrees = np.array([placed[label.name][1] for label in whole], bool)
     moved = np.array([_elsewhere(label, found) for label in whole], bool)
     sure = (agrees | _shown(teacher, frame, whole, device)) & ~moved
     kept, doubtful, hidden = [], [], np.zeros((height, width), bool)
