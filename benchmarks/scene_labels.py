@@ -3,9 +3,10 @@
 """How exact labels of a static scene are, beside those that a teacher gives frame by frame.
 
 ``python benchmarks/scene_labels.py --weights W --data LMO --photos PHOTOS --json OUT`` renders arrangements that stand
-still, each seen from many places by the surrogate world's sensor, with photographs that training does not draw, and
-labels these frames and the photographs of LineMOD-Occluded's stream by both means. True labels tell how good they are;
-nothing is chosen by those of photographs.
+still, each seen by the surrogate world's sensor, with photographs that training does not draw: by a camera that walks
+around the table, and from anywhere with other surroundings each time, where cameras are found from the objects alone.
+These frames and the photographs of LineMOD-Occluded's stream are labelled by both means. True labels tell how good they
+are; nothing is chosen by those of photographs.
 """
 
 from __future__ import annotations
@@ -36,17 +37,39 @@ from sim2real_da.simulation.simulator import STANDING, Simulator
 log = logging.getLogger(__name__)
 GOOD = 0.1  # of the diameter
 SEED = 900
+AROUND, UP, NEARER = 0.15, 0.1, 0.05  # radians and metres from view to view, standard deviations
 
 
-def static_scenes(data: Path, photos: Path, scenes: int, views: int) -> Iterator[list[LabelledFrame]]:
-    """Yield the frames of each arrangement in the order they were taken; every object is there."""
+def static_scenes(data: Path, photos: Path, scenes: int, views: int, walks: bool) -> Iterator[list[LabelledFrame]]:
+    """Yield the frames of each arrangement in the order they were taken; every object is there.
+
+    :param walks: whether the camera goes around what stands still, surroundings and all
+    """
     items, camera = bop_objects(data), default_intrinsics(str(data), 640, 480)
     layout = replace(STANDING, upright=1.0, present=1.0, reuse=views)
     for scene in range(scenes):
         simulator = Simulator(items, camera, seed=(SEED, scene), photos=photos, layout=layout)
-        frames = [simulator.sample() for _ in range(views)]
+        frames = walk(simulator, views) if walks else [simulator.sample() for _ in range(views)]
         simulator.close()
         yield [seen_by_another_camera(f, number) for number, f in enumerate(frames)]
+
+
+def walk(simulator: Simulator, views: int) -> list[LabelledFrame]:
+    """Return one arrangement as a camera sees it that goes around it and up and down."""
+    first, world, layout = simulator.sample(), simulator.world, simulator.layout
+    rng, frames = np.random.default_rng(views), []
+    around, up, far = 0.0, np.radians(np.mean(layout.elevation)), np.mean(layout.distance)
+    for number in range(views):
+        around += rng.normal(0, AROUND)
+        up = np.clip(up + rng.normal(0, UP), *np.radians(layout.elevation))
+        far = np.clip(far + rng.normal(0, NEARER), *layout.distance)
+        target = np.array([*rng.normal(0, 0.03, 2), 0.04])
+        away = np.array([np.cos(around) * np.cos(up), np.sin(around) * np.cos(up), np.sin(up)])
+        world.look(target + far * away, target, np.radians(rng.normal(0, 5.0)))
+        world.refresh()
+        frames.append(LabelledFrame(replace(first.frame, image=world.draw(), stamp=number),
+                                    world.labels(minimum_pixels=8)))
+    return frames
 
 
 def quality(labels: Sequence[PseudoLabels | None], truth: Sequence[LabelledFrame], bundle: Bundle) -> dict[str, float]:
@@ -113,7 +136,9 @@ def main() -> None:
     bundle.detector.eval()
     bundle.pose.eval()
     real = BopDataset(options.data)
-    sets = {'renders': list(static_scenes(options.data, options.photos, options.scenes, options.views)),
+    drawn = (options.data, options.photos, options.scenes, options.views)
+    sets = {'renders': list(static_scenes(*drawn, True)),
+            'renders, surroundings change': list(static_scenes(*drawn, False)),
             'photographs': [[real.frame(i) for i in lmo_split(real.ids())[0]]]}
     found = {name: both(bundle, parts, options.device) for name, parts in sets.items()}
     log.info('%s', json.dumps(found, indent=1))

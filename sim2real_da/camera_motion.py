@@ -22,6 +22,9 @@ from sim2real_da.samples import Frame
 Array = NDArray[np.float64]
 
 FEATURES = 2000  # of a picture
+FAINT = 0.003  # contrast of a feature: half of the usual, for dim and noisy pictures
+FIRST, NEXT = 50, 20  # matches that fit, of the first two pictures, and of each further one: half of the usual
+APART_DEG = 8.0  # between the first two cameras, seen from the points
 NEIGHBOURS = 20  # later pictures each is compared with, and those 2, 4, 8... later
 
 
@@ -36,16 +39,20 @@ def camera_motion(frames: Sequence[Frame], threads: int = -1) -> list[Array | No
     """
     import pycolmap  # there is none for every kind of processor
 
+    if not frames:
+        return []
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     pycolmap.set_random_seed(0)
     extraction, matching = pycolmap.FeatureExtractionOptions(), pycolmap.FeatureMatchingOptions()
     extraction.num_threads = matching.num_threads = threads
-    extraction.sift.max_num_features = FEATURES
+    extraction.sift.max_num_features, extraction.sift.peak_threshold = FEATURES, FAINT
     pairing = pycolmap.SequentialPairingOptions()
     pairing.overlap, pairing.quadratic_overlap = NEIGHBOURS, True
     mapping = pycolmap.IncrementalPipelineOptions()
     mapping.num_threads = threads
     mapping.ba_refine_focal_length = mapping.ba_refine_principal_point = mapping.ba_refine_extra_params = False
+    mapping.mapper.init_min_num_inliers, mapping.mapper.abs_pose_min_num_inliers = FIRST, NEXT
+    mapping.mapper.init_min_tri_angle = APART_DEG
     names = [f'{number:06d}.png' for number in range(len(frames))]
     cameras: list[Array | None] = [None] * len(frames)
     with TemporaryDirectory(prefix='camera_motion') as folder:

@@ -25,10 +25,11 @@ from sim2real_da.online import session as sessions
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.session import AdaptationSession
 from sim2real_da.online.store import WeightStore
+from sim2real_da.outline_fit import fit_outlines
 from sim2real_da.outlines import log_size, mask, silhouette
 from sim2real_da.recipes import RecipeError, load_recipe
 from sim2real_da.samples import Detection, Frame, Intrinsics, Pose
-from sim2real_da.static_scene import SceneError, StaticScene, fit_scene
+from sim2real_da.static_scene import SceneError, StaticScene, fit_scene, unit_of_length, weighted_median
 
 CAMERA = Intrinsics(640, 480, 570.0, 570.0, 320.0, 240.0)
 HALF_TURN = np.stack([np.eye(4), np.diag([-1.0, -1.0, 1.0, 1.0])])
@@ -260,6 +261,103 @@ def test_outlines_tell_the_size_of_a_scene_before_clutter(wrong):
 def test_without_an_outline_there_is_no_size():
     assert log_size([]) is None
     assert log_size([(painted({}, np.eye(4), np.random.default_rng(0)), [])]) is None
+
+
+# cameras known
+
+def in_units(views, unit):
+    """Cameras as structure from motion has them."""
+    return [camera * np.array([[1, 1, 1, 1 / unit]] * 3 + [[1] * 4]) for camera in views]
+
+
+def test_half_of_the_weight_lies_below_the_weighted_median():
+    assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0])) == 2.0
+    assert weighted_median(np.array([3.0, 1.0, 2.0]), np.array([5.0, 1.0, 1.0])) == 3.0
+
+
+def test_the_unit_of_length_is_what_the_objects_poses_ask_for():
+    placed, views, rng = arrangement(), cameras(12), np.random.default_rng(20)
+    found = [[seen(n, camera @ placed[n], rng) for n in OBJECTS] for camera in views]
+    assert unit_of_length(found, OBJECTS, in_units(views, 0.3)) == pytest.approx(0.3, rel=0.02)
+    far = [[seen(n, camera @ placed[n], rng, 1.1) for n in OBJECTS] for camera in views]
+    assert unit_of_length(far, OBJECTS, in_units(views, 0.3)) == pytest.approx(0.33, rel=0.02)  # it knows no better
+    with pytest.raises(SceneError, match='no object was found in two frames of known cameras'):
+        unit_of_length(found, OBJECTS, [views[0], *[None] * 11])
+
+
+def test_with_known_cameras_one_object_is_enough_and_three_frames_are():
+    placed, views, rng = arrangement(), cameras(12), np.random.default_rng(23)
+    found = [[seen('b', camera @ placed['b'], rng)] if number < 3 else [] for number, camera in enumerate(views)]
+    scene = fit_scene(found, OBJECTS, views)
+    assert scene.names == ('b',) and scene.known.all() and scene.agrees[:, 0].tolist() == [True] * 3 + [False] * 9
+    np.testing.assert_allclose(scene.cameras, views)
+    assert errors(scene, {'b': placed['b']}, views)[:, 2].max() < 0.05
+    with pytest.raises(SceneError, match='no object was found in 3 frames of known cameras'):
+        fit_scene(found, OBJECTS, [None, *views[1:]])
+
+
+def test_with_known_cameras_places_are_more_exact_than_with_cameras_of_the_objects():
+    placed, views, rng = arrangement(), cameras(10), np.random.default_rng(22)
+    found = [[seen(n, camera @ placed[n], rng) for n in OBJECTS] for camera in views]
+    known = np.median(errors(fit_scene(found, OBJECTS, views), placed, views), axis=0)
+    free = np.median(errors(fit_scene(found, OBJECTS), placed, views), axis=0)
+    assert (known[1:] < free[1:]).all() and known[2] < 0.004
+
+
+def test_what_was_moved_agrees_in_the_frames_of_its_place():
+    placed, views, rng = arrangement(), cameras(12), np.random.default_rng(23)
+    later = {**placed, 'a': arrangement(40)['a']}
+    found = [[seen(n, camera @ (placed if number < 8 else later)[n], rng) for n in OBJECTS]
+             for number, camera in enumerate(views)]
+    scene = fit_scene(found, OBJECTS, views)
+    agrees = scene.agrees[:, scene.names.index('a')]
+    assert agrees[:8].sum() >= 7 and not agrees[8:].any()
+
+
+def test_known_cameras_on_one_side_are_no_scene():
+    placed, rng = arrangement(), np.random.default_rng(24)
+    views = []
+    for number in range(8):
+        views.append(cameras(1)[0].copy())
+        views[-1][0, 3] += 0.01 * number
+    found = [[seen(n, camera @ placed[n], rng) for n in OBJECTS] for camera in views]
+    with pytest.raises(SceneError, match='seen from one side'):
+        fit_scene(found, OBJECTS, views)
+
+
+def moved(placed: dict[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Each object 8 degrees and a centimetre and a half away from where it is."""
+    out = np.stack(list(placed.values()))
+    for own in out:
+        axis, way = rng.normal(size=3), rng.normal(size=3)
+        own[:3, :3] = Rotation.from_rotvec(np.radians(8) * axis / np.linalg.norm(axis)).as_matrix() @ own[:3, :3]
+        own[:3, 3] += 0.015 * way / np.linalg.norm(way)
+    return out
+
+
+@pytest.mark.parametrize('wrong', [-0.05, 0.0, 0.06])
+def test_outlines_in_all_pictures_tell_the_objects_poses_and_the_scenes_size(wrong):
+    rng, views, placed = np.random.default_rng(25), cameras(8), arrangement()
+    frames = [painted(placed, camera, rng) for camera in views]
+    scene = StaticScene(tuple(placed), np.stack(views), moved(placed, rng), np.ones(8, bool), np.ones((8, 5), bool),
+                        np.ones(5))
+    before = np.median(errors(scene, placed, views), axis=0)
+    first, sizes = fit_outlines(scene.scaled(np.exp(wrong), OBJECTS), frames, OBJECTS, True)
+    assert np.median(sizes) == pytest.approx(wrong, abs=0.008)
+    after, none = fit_outlines(first.scaled(float(np.exp(-np.median(sizes))), OBJECTS), frames, OBJECTS, False)
+    left = np.median(errors(after, placed, views), axis=0)
+    assert (left < before / 3).all() and left[1] < 0.0015 and left[2] < 0.008
+    assert not none.any()
+
+
+def test_outlines_of_what_nothing_is_seen_of_stay():
+    placed, views, rng = arrangement(), cameras(4), np.random.default_rng(26)
+    frames = [Frame(np.full((480, 640, 3), 120, np.uint8), CAMERA) for _ in views]
+    scene = StaticScene(tuple(placed), np.stack(views), moved(placed, rng), np.ones(4, bool), np.ones((4, 5), bool),
+                        np.ones(5))
+    after, sizes = fit_outlines(scene, frames, OBJECTS, True)
+    np.testing.assert_allclose(after.objects, scene.objects, atol=1e-9)
+    np.testing.assert_allclose(sizes, 0, atol=1e-9)
 
 
 # labels
