@@ -9,9 +9,12 @@ and is far more exact than cameras found from estimated poses; the unit of lengt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +24,7 @@ from sim2real_da.samples import Frame
 
 Array = NDArray[np.float64]
 
+LISTENS = 0.05  # seconds
 FEATURES = 2000  # of a picture
 FAINT = 0.003  # contrast of a feature: half of the usual, for dim and noisy pictures
 FIRST, NEXT = 50, 20  # matches that fit, of the first two pictures, and of each further one: half of the usual
@@ -28,11 +32,12 @@ APART_DEG = 8.0  # between the first two cameras, seen from the points
 NEIGHBOURS = 20  # later pictures each is compared with, and those 2, 4, 8... later
 
 
-def camera_motion(frames: Sequence[Frame], threads: int = -1) -> list[Array | None]:
-    """Find the cameras of pictures of one place.
+def camera_motion(frames: Sequence[Frame], threads: int = -1) -> Generator[None, None, list[Array | None]]:
+    """Find the cameras of pictures of one place, beside whoever asks; closing the generator ends it.
 
     :param frames: of pinhole cameras, in the order they were taken
     :param threads: of the processor; -1: all
+    :yields: twenty times a second, until it is done
     :returns: scene -> camera ``(4, 4)`` of each frame, in a unit of length of its own; None where a picture has too
         little in common with the others. Of parts that nothing connects the largest one is returned
     :raises ModuleNotFoundError: where there is no pycolmap
@@ -41,6 +46,22 @@ def camera_motion(frames: Sequence[Frame], threads: int = -1) -> list[Array | No
 
     if not frames:
         return []
+    ended, pool = pycolmap.CancellationToken(), ThreadPoolExecutor(1)
+    try:
+        finding = pool.submit(_cameras, frames, threads, ended)
+        while True:
+            try:
+                return finding.result(LISTENS)
+            except NotYet:
+                yield
+    finally:
+        ended.cancel()
+        pool.shutdown()
+
+
+def _cameras(frames: Sequence[Frame], threads: int, ended: Any) -> list[Array | None]:
+    import pycolmap
+
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     pycolmap.set_random_seed(0)
     extraction, matching = pycolmap.FeatureExtractionOptions(), pycolmap.FeatureMatchingOptions()
@@ -67,9 +88,10 @@ def camera_motion(frames: Sequence[Frame], threads: int = -1) -> list[Array | No
             reader.camera_params = f'{intrinsics.fx},{intrinsics.fy},{intrinsics.cx + 0.5},{intrinsics.cy + 0.5}'
             pycolmap.extract_features(
                 database, pictures, [n for n, frame in zip(names, frames) if frame.intrinsics == intrinsics],
-                pycolmap.CameraMode.SINGLE, reader, extraction, pycolmap.Device.cpu)
-        pycolmap.match_sequential(database, matching, pairing, device=pycolmap.Device.cpu)
-        parts = pycolmap.incremental_mapping(database, pictures, out, mapping).values()
+                pycolmap.CameraMode.SINGLE, reader, extraction, pycolmap.Device.cpu, ended)
+        pycolmap.match_sequential(database, matching, pairing, device=pycolmap.Device.cpu, cancellation_token=ended)
+        parts = pycolmap.incremental_mapping(database, pictures, out, mapping,
+                                              cancellation_token=ended).values()
         for image in max(parts, key=lambda part: part.num_reg_images()).images.values() if parts else ():
             if image.has_pose:
                 cameras[int(Path(image.name).stem)] = np.vstack([image.cam_from_world().matrix(), [0, 0, 0, 1]])

@@ -78,6 +78,8 @@ def fit_outlines(scene: StaticScene, frames: Sequence[Frame], objects: Mapping[s
                                                   frames[number].intrinsics, FINE)
                   for body in bodies for number in body.views}
         for body, first in zip(bodies, start):
+            if not body.views:
+                continue
             matrix, gradient = _known_before(body, first, scene.cameras, sizes)
             for number in body.views:
                 camera = scene.cameras[number]

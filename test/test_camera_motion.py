@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import cv2
 import numpy as np
 import pytest
 from test_static_scene import CAMERA, cameras
 
-from sim2real_da.camera_motion import camera_motion
+from sim2real_da import camera_motion as module
 from sim2real_da.samples import Frame, Intrinsics
 
 WIDE = Intrinsics(480, 360, 350.0, 352.0, 245.0, 170.0)
@@ -24,6 +25,16 @@ def pattern(seed: int) -> np.ndarray:
         image += cv2.resize(rng.uniform(0, 80, (cells, cells, 3)).astype(np.float32), (800, 800),
                             interpolation=cv2.INTER_CUBIC)
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def camera_motion(frames):
+    """All of it; a generator's return value is what stops it."""
+    finding = module.camera_motion(frames, 1)
+    while True:
+        try:
+            next(finding)
+        except StopIteration as end:
+            return end.value
 
 
 # where the corner of a pattern lies in the scene, and where its sides go: a table and two walls behind it
@@ -80,7 +91,7 @@ def colmap():
 def test_cameras_that_go_around_are_found_up_to_a_factor(colmap):
     true = around(9)
     frames = [room(camera, WIDE if number == 4 else CAMERA, number) for number, camera in enumerate(true)]
-    found = camera_motion(frames, threads=1)  # one through another lens
+    found = camera_motion(frames)  # one through another lens
     assert all(camera is not None for camera in found)
     turn, shift = apart(found, true)
     assert turn < 0.15 and shift < 0.005
@@ -90,20 +101,20 @@ def test_a_picture_of_something_else_has_no_camera(colmap):
     rng = np.random.default_rng(0)
     frames = [room(camera, CAMERA, number) for number, camera in enumerate(around(5))]
     frames.insert(2, Frame(rng.integers(0, 255, (480, 640, 3), dtype=np.uint8), CAMERA))
-    found = camera_motion(frames, threads=1)
+    found = camera_motion(frames)
     assert [camera is None for camera in found] == [False, False, True, False, False, False]
 
 
 def test_the_same_pictures_give_the_same_cameras(colmap):
     frames = [room(camera, CAMERA, number) for number, camera in enumerate(around(4))]
-    first, second = camera_motion(frames, threads=1), camera_motion(frames, threads=1)
+    first, second = camera_motion(frames), camera_motion(frames)
     np.testing.assert_array_equal(np.stack(first), np.stack(second))
 
 
 def test_where_nothing_is_to_be_seen_no_camera_is_known(colmap):
     frames = [Frame(np.zeros((480, 640, 3), np.uint8), CAMERA, number) for number in range(4)]
-    assert camera_motion(frames, threads=1) == [None] * 4
-    assert camera_motion([], threads=1) == []
+    assert camera_motion(frames) == [None] * 4
+    assert camera_motion([]) == []
 
 
 def test_a_camera_that_only_turns_does_not_tell_where_it_is(colmap):
@@ -113,7 +124,18 @@ def test_a_camera_that_only_turns_does_not_tell_where_it_is(colmap):
         turn = np.eye(4)
         turn[:3, :3] = cv2.Rodrigues(np.array([0, 0.06 * number, 0]))[0]
         frames.append(room(turn @ true, CAMERA, number))
-    assert camera_motion(frames, threads=1) == [None] * 5
+    assert camera_motion(frames) == [None] * 5
+
+
+def test_it_works_beside_whoever_asks_and_ends_when_it_is_closed(colmap, monkeypatch, tmp_path):
+    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
+    finding = module.camera_motion([room(camera, CAMERA, number) for number, camera in enumerate(around(9))], 1)
+    for _ in range(4):
+        next(finding)  # before anything is found
+    assert list(tmp_path.iterdir())
+    finding.close()
+    assert not list(tmp_path.iterdir())
+    assert not any(thread.name.startswith('ThreadPool') for thread in threading.enumerate())
 
 
 def test_without_the_library_it_says_so(monkeypatch):

@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from test_online import OBJECTS as KNOWN
 from test_online import feed
 
+from sim2real_da import outline_fit
 from sim2real_da.geometry import quaternion_from_matrix, symmetric_angle
 from sim2real_da.networks import scene_labels
 from sim2real_da.networks.bundle import Bundle
@@ -358,6 +359,8 @@ def test_outlines_of_what_nothing_is_seen_of_stay():
     after, sizes = fit_outlines(scene, frames, OBJECTS, True)
     np.testing.assert_allclose(after.objects, scene.objects, atol=1e-9)
     np.testing.assert_allclose(sizes, 0, atol=1e-9)
+    none = replace(scene, names=(), objects=np.zeros((0, 4, 4)), agrees=np.zeros((4, 0), bool), factors=np.zeros(0))
+    assert len(fit_outlines(none, frames, OBJECTS, True)[1]) == 0
 
 
 # labels
@@ -485,10 +488,12 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch,
 
     def motion(ordered, threads):
         assert [f.stamp for f in ordered] == sorted(f.stamp for f in ordered)
+        yield
         return [views[f.stamp] * np.array([[1, 1, 1, 4]] * 3 + [[1] * 4]) if known else None for f in ordered]
 
     monkeypatch.setattr(scene_labels, 'Estimator', Answers)
     monkeypatch.setattr(scene_labels, 'camera_motion', motion)
+    monkeypatch.setattr(outline_fit, 'REACH', outline_fit.REACH[::2])
     teacher = Teacher()
     teacher.pose.views = 3
     teacher.copy = lambda: teacher

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import replace
 
 import numpy as np
@@ -45,7 +43,6 @@ VISIBLE = 0.2  # share of the silhouette that other objects and the picture's ed
 ALIKE = 0.5  # overlap (intersection over union) from which a found box is the silhouette's
 CONNECTED = 0.5  # share of the frames whose cameras have to be known for objects to be fitted to them
 MISFIT = 0.15  # logarithm; what is by so much larger or smaller than the others is not the object
-LISTENS = 0.05  # seconds between two looks whether the cameras are found
 VIEWS = 3  # crops of a measured pose; the scene is the mean over frames
 
 
@@ -117,21 +114,12 @@ class SceneLabeller:
         """Return scene -> camera of each frame in one unknown unit; none where most frames' cameras are not known."""
         known, cameras = self._cameras
         if [id(frame) for frame in known] != [id(frame) for frame in frames]:
-            pool = ThreadPoolExecutor(1)
             try:
-                finding = pool.submit(camera_motion, frames, torch.get_num_threads())
-                while True:
-                    try:
-                        cameras = finding.result(LISTENS)
-                        break
-                    except NotYet:
-                        yield
+                cameras = yield from camera_motion(frames, torch.get_num_threads())
             except ModuleNotFoundError as error:
                 log.warning('static scene: %s; cameras are found from the objects, less exactly (pip install pycolmap)',
                             error)
                 cameras = [None] * len(frames)
-            finally:
-                pool.shutdown(wait=False)
             self._cameras = frames, cameras
         count = sum(camera is not None for camera in cameras)
         log.info('static scene: cameras of %d of %d frames are known from the surroundings', count, len(frames))
