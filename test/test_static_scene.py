@@ -284,6 +284,9 @@ def test_the_unit_of_length_is_what_the_objects_poses_ask_for():
     assert unit_of_length(far, OBJECTS, in_units(views, 0.3)) == pytest.approx(0.33, rel=0.02)  # it knows no better
     with pytest.raises(SceneError, match='no object was found in two frames of known cameras'):
         unit_of_length(found, OBJECTS, [views[0], *[None] * 11])
+    behind = [camera * np.array([[1, 1, 1, -1]] * 3 + [[1] * 4]) for camera in views]
+    with pytest.raises(SceneError, match='poses speak against the cameras'):
+        unit_of_length([own[:1] for own in found], OBJECTS, behind)
 
 
 def test_with_known_cameras_one_object_is_enough_and_three_frames_are():

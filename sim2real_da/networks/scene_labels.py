@@ -109,7 +109,6 @@ class SceneLabeller:
         log.info('static scene: %d of %d frames labelled, %.1f objects each', len(labels), len(ordered),
                  np.mean([len(x.boxes) for x in labels.values()]) if labels else 0)
 
-
     def _cameras_of(self, frames: list[Frame]) -> Generator[None, None, list[NDArray[np.float64] | None]]:
         """Return scene -> camera of each frame in one unknown unit; none where most frames' cameras are not known."""
         known, cameras = self._cameras
