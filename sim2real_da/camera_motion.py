@@ -9,11 +9,13 @@ and is far more exact than cameras found from estimated poses; the unit of lengt
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import cv2
@@ -46,17 +48,31 @@ def camera_motion(frames: Sequence[Frame], threads: int = -1) -> Generator[None,
 
     if not frames:
         return []
-    ended, pool = pycolmap.CancellationToken(), ThreadPoolExecutor(1)
+    ended: Any = pycolmap.CancellationToken()
+    found: Future[list[Array | None]] = Future()
+
+    def find() -> None:
+        try:
+            found.set_result(_cameras(frames, threads, ended))
+        except Exception as error:  # the caller's to know of
+            found.set_exception(error)
+
+    def end() -> None:
+        ended.cancel()
+        worker.join()
+
+    worker = Thread(target=find, daemon=True, name='camera_motion')
+    worker.start()
+    atexit.register(end)  # a program that exits does not wait for cameras
     try:
-        finding = pool.submit(_cameras, frames, threads, ended)
         while True:
             try:
-                return finding.result(LISTENS)
+                return found.result(LISTENS)
             except NotYet:
                 yield
     finally:
-        ended.cancel()
-        pool.shutdown()
+        end()
+        atexit.unregister(end)
 
 
 def _cameras(frames: Sequence[Frame], threads: int, ended: Any) -> list[Array | None]:

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -135,7 +138,32 @@ def test_it_works_beside_whoever_asks_and_ends_when_it_is_closed(colmap, monkeyp
     assert list(tmp_path.iterdir())
     finding.close()
     assert not list(tmp_path.iterdir())
-    assert not any(thread.name.startswith('ThreadPool') for thread in threading.enumerate())
+    assert not any(thread.name == 'camera_motion' for thread in threading.enumerate())
+
+
+def test_a_program_that_exits_meanwhile_ends_it(colmap, tmp_path):
+    program = """
+import sys
+from test_camera_motion import CAMERA, around, module, room
+finding = module.camera_motion([room(camera, CAMERA, number) for number, camera in enumerate(around(9))], 1)
+next(finding)
+sys.modules['kept'] = finding  # nothing closes it
+"""
+    environment = {**os.environ, 'TMPDIR': str(tmp_path),
+                   'PYTHONPATH': os.pathsep.join([str(Path(__file__).parent), os.environ.get('PYTHONPATH', '')])}
+    done = subprocess.run([sys.executable, '-c', program], env=environment, capture_output=True, text=True, timeout=120,
+                          cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob('camera_motion*'))
+
+
+def test_what_goes_wrong_meanwhile_is_told(colmap, monkeypatch):
+    def full(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(module, '_cameras', full)
+    with pytest.raises(OSError, match='No space left'):
+        camera_motion([room(around(1)[0], CAMERA)])
 
 
 def test_without_the_library_it_says_so(monkeypatch):
