@@ -24,8 +24,9 @@ from lmo import seen_by_another_camera
 from provenance import provenance
 
 from sim2real_da.data.bop import BopDataset, lmo_split
-from sim2real_da.evaluation.metrics import VISIBLE, box_iou
+from sim2real_da.evaluation.metrics import VISIBLE
 from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
+from sim2real_da.geometry import box_iou
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.pseudo_labels import PseudoLabels, pseudo_labels
 from sim2real_da.networks.scene_labels import VIEWS, SceneLabeller

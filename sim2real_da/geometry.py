@@ -154,3 +154,11 @@ def box_around(mask: NDArray[np.bool_]) -> Array:
     """Return the box xyxy, edges between pixels, around what is true in a mask ``(H, W)`` that is not empty."""
     ys, xs = np.nonzero(mask)
     return np.array([xs.min() - 0.5, ys.min() - 0.5, xs.max() + 0.5, ys.max() + 0.5])
+
+
+def box_iou(first: ArrayLike, second: ArrayLike) -> float:
+    """Return intersection over union of two xyxy boxes; 0 for boxes without area."""
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    overlap = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
+    union = np.prod(np.clip(a[2:] - a[:2], 0, None)) + np.prod(np.clip(b[2:] - b[:2], 0, None)) - overlap
+    return float(overlap / union) if union > 0 else 0.0

@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim2real_da.evaluation.bop_recall import shares
 from sim2real_da.evaluation.pose_error import add_or_add_s, angle_and_position
+from sim2real_da.geometry import box_iou
 from sim2real_da.samples import Detection, Intrinsics, ObjectLabel, ObjectModel
 
 VISIBLE = 0.1  # smallest visible fraction that counts
@@ -98,14 +98,6 @@ def evaluate(
     for key in ('ap50', 'ap', 'adds_recall'):  # means over objects, so that a frequent one does not drown the others
         overall[key] = float(np.mean([per_object[name][key] for name in present]))
     return {**overall, 'frames': len(truth), 'objects': per_object}
-
-
-def box_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return intersection over union of two xyxy boxes; 0 for boxes without area."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    overlap = np.prod(np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None))
-    union = np.prod(np.clip(a[2:] - a[:2], 0, None)) + np.prod(np.clip(b[2:] - b[:2], 0, None)) - overlap
-    return float(overlap / union) if union > 0 else 0.0
 
 
 def _counts(label: ObjectLabel) -> bool:

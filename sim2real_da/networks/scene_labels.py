@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from sim2real_da.camera_motion import camera_motion
+from sim2real_da.geometry import box_around, box_iou
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.estimator import Estimator, to_tensor
@@ -226,7 +227,7 @@ def frame_labels(placed: Mapping[str, tuple[Pose, bool]], frame: Frame, found: S
         covered = None if shape is None else mask(shape, width, height)
         if shape is not None and covered is not None and covered.any():
             share = min(covered.sum() / max(np.count_nonzero(shape.cells), 1), 1.0)
-            whole.append(ObjectLabel(name, _around(covered), poses[name], float(share), covered))
+            whole.append(ObjectLabel(name, box_around(covered), poses[name], float(share), covered))
     agrees = np.array([placed[label.name][1] for label in whole], bool)
     moved = np.array([_elsewhere(label, found) for label in whole], bool)
     sure = (agrees | _shown(teacher, frame, whole, device)) & ~moved
@@ -240,17 +241,11 @@ def frame_labels(placed: Mapping[str, tuple[Pose, bool]], frame: Frame, found: S
         hidden |= label.mask  # what is not believed to be there hides nothing
         visible = label.visible * float(shown.sum() / label.mask.sum())
         if visible >= VISIBLE:
-            kept.append(_as_found(replace(label, box=_around(shown), visible=visible, mask=shown), found))
+            kept.append(_as_found(replace(label, box=box_around(shown), visible=visible, mask=shown), found))
     # of what is not believed to be in the scene's place the teacher may be right
     doubtful += [d.box for d in found if d.name not in {label.name for label in kept}]
     return PseudoLabels(frame, _boxes([label.box for label in kept]), tuple(label.name for label in kept),
                         _boxes(doubtful), tuple(kept))
-
-
-def _around(shown: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the box of pixels ``(H, W)`` that show something, xyxy."""
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    return np.array([columns[0] - 0.5, rows[0] - 0.5, columns[-1] + 0.5, rows[-1] + 0.5])
 
 
 @torch.inference_mode()
@@ -285,18 +280,13 @@ def _as_found(label: ObjectLabel, found: Sequence[Detection]) -> ObjectLabel:
     for d in sorted(found, key=lambda d: -d.score):
         if d.name == label.name and _at(label, d):
             inner = np.r_[np.maximum(d.box[:2], label.box[:2]), np.minimum(d.box[2:], label.box[2:])]
-            overlap, own = _area(inner), _area(label.box)
-            if overlap / (own + _area(d.box) - overlap) >= ALIKE or label.mask is None:
+            if box_iou(d.box, label.box) >= ALIKE or label.mask is None:
                 return label
             x0, y0, x1, y1 = np.rint(inner).astype(int)
             seen = np.zeros_like(label.mask)
             seen[max(y0, 0):y1 + 1, max(x0, 0):x1 + 1] = label.mask[max(y0, 0):y1 + 1, max(x0, 0):x1 + 1]
             return replace(label, box=inner, mask=seen)
     return label
-
-
-def _area(box: NDArray[np.float64]) -> float:
-    return float(np.prod(np.maximum(box[2:] - box[:2], 1e-6)))
 
 
 def _boxes(boxes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
