@@ -90,7 +90,7 @@ def repeated(network: PoseNetwork, frames: Iterable[LabelledFrame], objects: dic
                 model = objects[label.name]
                 (found,) = output.poses([row], [names.index(label.name)], [transform], [model], frame.intrinsics)
                 if found is not None:
-                    middle = (model.minimum + model.size / 2)[None]
+                    middle = model.middle[None]
                     depths = [transform_points(middle, pose)[0, 2] for pose in (found[0], label.pose)]
                     seen[wrong].append(np.log(depths[0] / depths[1]))
     return {f'{wrong:+.1f}': float(np.median(seen[wrong])) for wrong in WRONG if seen[wrong]}
@@ -102,7 +102,7 @@ def parts(pose: Pose, truth: Pose, model: ObjectModel) -> dict[str, Any]:
     ``poses`` are the pose itself and it with the true depth, rotation or position. Rotations are exchanged about the
     middle of the object's box, and depth is along the true line of sight to it.
     """
-    middle = model.minimum + model.size / 2
+    middle = model.middle
     (place,), (true,) = (transform_points(middle[None], p) for p in (pose, truth))
     sight = true / np.linalg.norm(true)
     depth = float((place - true) @ sight)

@@ -49,7 +49,7 @@ class _Body:
         """Return where the object at its true size looks like this one."""
         turn = camera[:3, :3] @ self.rotation
         middle = np.exp(-self.log_size) * (camera[:3, :3] @ self.middle + camera[:3, 3])
-        return Pose(quaternion_from_matrix(turn), middle - turn @ (self.model.minimum + self.model.size / 2))
+        return Pose(quaternion_from_matrix(turn), middle - turn @ self.model.middle)
 
     def distance(self, camera: Array) -> float:
         """Return how far from a camera it is."""
@@ -68,7 +68,7 @@ def fit_outlines(scene: StaticScene, frames: Sequence[Frame], objects: Mapping[s
     """
     bodies = []
     for name, placed, agrees in zip(scene.names, scene.objects, scene.agrees.T):
-        middle = objects[name].minimum + objects[name].size / 2
+        middle = objects[name].middle
         bodies.append(_Body(name, objects[name], placed[:3, :3], placed[:3, :3] @ middle + placed[:3, 3], 0.0,
                             list(map(int, np.flatnonzero(agrees)))))
     start = [replace(body) for body in bodies]
@@ -98,7 +98,7 @@ def fit_outlines(scene: StaticScene, frames: Sequence[Frame], objects: Mapping[s
     placed = scene.objects.copy()
     for own, body in zip(placed, bodies):
         own[:3, :3] = body.rotation
-        own[:3, 3] = body.middle - body.rotation @ (body.model.minimum + body.model.size / 2)
+        own[:3, 3] = body.middle - body.rotation @ body.model.middle
     return replace(scene, objects=placed), np.array([body.log_size for body in bodies])
 
 

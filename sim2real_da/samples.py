@@ -206,10 +206,15 @@ class ObjectModel:
         """Whether any symmetry besides the identity is declared."""
         return len(self.symmetries) > 1
 
+    @property
+    def middle(self) -> NDArray[np.float64]:
+        """Centre of the box in the object's CAD frame, ``(3,)`` metres."""
+        return self.minimum + self.size / 2
+
     def box_centre(self, pose: Pose) -> NDArray[np.float64]:
         """Return the centre of the oriented box in the camera frame, ``(3,)`` metres."""
         transform = pose.matrix()
-        return transform[:3, :3] @ (self.minimum + self.size / 2) + transform[:3, 3]
+        return transform[:3, :3] @ self.middle + transform[:3, 3]
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the points as JSON-ready numbers."""

@@ -80,12 +80,17 @@ class StaticScene:
         whole = self.cameras[frame] @ self.objects[self.names.index(name)]
         return Pose(quaternion_from_matrix(whole[:3, :3]), whole[:3, 3])
 
+    def only(self, kept: NDArray[np.bool_]) -> StaticScene:
+        """Return the scene of some of its objects ``(K,)``."""
+        return replace(self, names=tuple(n for n, k in zip(self.names, kept) if k), objects=self.objects[kept],
+                       agrees=self.agrees[:, kept], factors=self.factors[kept])
+
     def scaled(self, factor: float, models: Mapping[str, ObjectModel]) -> StaticScene:
         """Return the scene with all distances between objects and cameras times ``factor``; objects keep their size."""
         cameras, objects = self.cameras.copy(), self.objects.copy()
         cameras[:, :3, 3] *= factor
         for name, own in zip(self.names, objects):  # the middles of the objects' boxes are what moves
-            own[:3, 3] += (factor - 1) * (own[:3, :3] @ (models[name].minimum + models[name].size / 2) + own[:3, 3])
+            own[:3, 3] += (factor - 1) * (own[:3, :3] @ models[name].middle + own[:3, 3])
         return replace(self, cameras=cameras, objects=objects)
 
 
@@ -170,12 +175,12 @@ def unit_of_length(detections: Sequence[Sequence[Detection]], objects: Mapping[s
     :raises SceneError: where no object was found in two frames
     """
     names = tuple(objects)
-    found = [own if camera is not None else [] for own, camera in zip(detections, cameras)]
+    found, whole = _of_known(detections, cameras)
     if not _often_found(found, objects, 2):
         raise SceneError('scene: no object was found in two frames of known cameras, expected some to tell how large '
                          'it is')
     measured = _measured(found, names, [objects[n] for n in names])
-    whole = np.stack([np.eye(4) if camera is None else camera for camera in cameras])[measured.frame]
+    whole = whole[measured.frame]
     # an object's middle is R^T (place - unit * shift), the same in all frames
     place = np.einsum('nji,nj->ni', whole[:, :3, :3], measured.place)
     shift = np.einsum('nji,nj->ni', whole[:, :3, :3], whole[:, :3, 3])
@@ -197,6 +202,13 @@ def unit_of_length(detections: Sequence[Sequence[Detection]], objects: Mapping[s
     return float(np.exp(weighted_median(np.concatenate(logarithms), np.concatenate(weights))))
 
 
+def _of_known(detections: Sequence[Sequence[Detection]], cameras: Sequence[Array | None],
+              ) -> tuple[list[Sequence[Detection]], Array]:
+    """Return what was found in frames of known cameras, and all cameras ``(F, 4, 4)``; of the others nothing counts."""
+    found = [own if camera is not None else [] for own, camera in zip(detections, cameras)]
+    return found, np.stack([np.eye(4) if camera is None else camera for camera in cameras])
+
+
 def weighted_median(values: Array, weights: Array) -> float:
     """Return the value up to which half of the weight lies."""
     order = np.argsort(values)
@@ -207,13 +219,12 @@ def weighted_median(values: Array, weights: Array) -> float:
 def _fit_objects(detections: Sequence[Sequence[Detection]], objects: Mapping[str, ObjectModel],
                  cameras: Sequence[Array | None]) -> StaticScene:
     """Fit each object's place to known cameras."""
-    found = [own if camera is not None else [] for own, camera in zip(detections, cameras)]
+    found, whole = _of_known(detections, cameras)
     names = _often_found(found, objects, FEWEST_VIEWS)
     if not names:
         raise SceneError(f'scene: no object was found in {FEWEST_VIEWS} frames of known cameras')
     models = [objects[n] for n in names]
     measured, symmetries = _measured(found, names, models), [m.symmetries[:, :3, :3] for m in models]
-    whole = np.stack([np.eye(4) if camera is None else camera for camera in cameras])
     state = _State(whole[:, :3, :3], whole[:, :3, 3], np.repeat(np.eye(3)[None], len(names), 0),
                    np.zeros((len(names), 3)), np.zeros(len(names)))
     rng = np.random.default_rng(0)
@@ -246,7 +257,7 @@ def _measured(detections: Sequence[Sequence[Detection]], names: Sequence[str], m
             assert d.pose is not None and d.covariance is not None
             item = names.index(d.name)
             model, turn = models[item], d.pose.matrix()[:3, :3]
-            arm = turn @ (model.minimum + model.size / 2)
+            arm = turn @ model.middle
             place = d.pose.translation + arm
             # turning by w moves the middle by w x arm
             lever = np.hstack([np.eye(3), -_cross(arm[None])[0]])
@@ -540,10 +551,9 @@ def _result(state: _State, names: Sequence[str], models: Sequence[ObjectModel], 
     cameras, placed = np.repeat(np.eye(4)[None], count, 0), np.repeat(np.eye(4)[None], len(names), 0)
     cameras[:, :3, :3], cameras[:, :3, 3] = state.turns, state.shifts
     placed[:, :3, :3] = state.rotations
-    middles = np.stack([m.minimum + m.size / 2 for m in models])
+    middles = np.stack([m.middle for m in models])
     placed[:, :3, 3] = state.places - np.einsum('kij,kj->ki', state.rotations, middles)
-    return StaticScene(tuple(n for n, k in zip(names, kept) if k), cameras, placed[kept], known,
-                       agrees[:, kept], np.exp(state.factors[kept]))
+    return StaticScene(tuple(names), cameras, placed, known, agrees, np.exp(state.factors)).only(kept)
 
 
 def _one_scene(agrees: NDArray[np.bool_], least: Array) -> NDArray[np.bool_]:

@@ -111,7 +111,7 @@ def blended(before: Pose, now: Pose, model: ObjectModel, smoothing: float) -> Po
     alike = now.matrix() @ model.symmetries  # (K, 4, 4)
     # largest trace of the difference; the middle of a box may move under a symmetry, so the whole pose is taken
     whole = alike[np.einsum('kij,ij->k', alike[:, :3, :3], old).argmax()]
-    nearest, half = whole[:3, :3], model.minimum + model.size / 2
+    nearest, half = whole[:3, :3], model.middle
     turns = Rotation.from_matrix(np.stack([old, nearest]))
     if np.degrees((turns[0].inv() * turns[1]).magnitude()) > JUMP_DEG:
         return now

@@ -102,7 +102,7 @@ class _Painter:
 
     def axes(self, pose: Pose, model: ObjectModel | None) -> None:
         length = 0.05 if model is None else 0.5 * model.diameter
-        centre = np.zeros(3) if model is None else model.minimum + model.size / 2
+        centre = np.zeros(3) if model is None else model.middle
         # Of the CAD frame's directions, but at the box's centre: the origin may lie outside the object.
         tips = self._project(np.vstack([centre, centre + length * np.eye(3)]), pose)
         for tip, colour in zip(tips[1:], AXES, strict=True):

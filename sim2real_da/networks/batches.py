@@ -178,7 +178,7 @@ class PoseBatcher:
         symmetries = np.stack([
             np.concatenate([normalised_symmetries(m), np.repeat(np.eye(4)[None, :3], count - len(m.symmetries), 0)])
             for m in models])  # (C, K, 3, 4)
-        self.middles = np.stack([m.minimum + m.size / 2 for m in models])
+        self.middles = np.stack([m.middle for m in models])
         self.diameters = np.array([m.diameter for m in models])
         least = min(len(m.points) for m in models)
         self.turns, self.cloud = symmetric_turns(models).to(self.device), surface_clouds(models).to(self.device)

@@ -114,7 +114,7 @@ def cut_crops(dataset: BopDataset, ids: Sequence[int], size: int, rng: np.random
     models = [objects[names[c]] for c in classes[:end]]
     rotations, centres, sizes = crop_pose(
         np.stack(poses[:end]), np.stack(cameras[:end]), np.stack(transforms[:end]),
-        np.stack([m.minimum + m.size / 2 for m in models]), np.array([m.diameter for m in models]), size)
+        np.stack([m.middle for m in models]), np.array([m.diameter for m in models]), size)
     known = [m for m in masks[:end] if m is not None]
     return CropSet(np.stack(images[:end]), np.stack(known) if len(known) == len(models) else None,
                    np.array(classes[:end]), rotations, centres, sizes)

@@ -113,7 +113,7 @@ def normalised_symmetries(model: ObjectModel) -> NDArray[np.float64]:
     """Return the symmetries ``(K, 3, 4)`` acting on coordinates scaled to -1..1 in the object's box."""
     to_metres = np.eye(4)
     to_metres[:3, :3] = np.diag(model.size / 2)
-    to_metres[:3, 3] = model.minimum + model.size / 2
+    to_metres[:3, 3] = model.middle
     return np.asarray((np.linalg.inv(to_metres) @ model.symmetries @ to_metres)[:, :3])
 
 

@@ -186,7 +186,7 @@ def symmetric_turns(models: Sequence[ObjectModel]) -> Tensor:
 def surface_clouds(models: Sequence[ObjectModel]) -> Tensor:
     """Return points of each object's surface around the middle of its box, in diameters, ``(C, N, 3)``."""
     return torch.from_numpy(np.stack([
-        (m.points[::max(len(m.points) // POINTS, 1)][:POINTS] - (m.minimum + m.size / 2)) / m.diameter
+        (m.points[::max(len(m.points) // POINTS, 1)][:POINTS] - m.middle) / m.diameter
         for m in models])).float()
 
 
@@ -247,7 +247,7 @@ def pose_of(rotation: NDArray[np.float64], centre: NDArray[np.float64], log_size
     turn = np.eye(3)
     turn[:2, :2] = transform[:, :2] / scale
     whole = ray_rotation(place) @ turn.T @ rotation
-    arm = whole @ (model.minimum + model.size / 2)
+    arm = whole @ model.middle
     pose = Pose(quaternion_from_matrix(whole), place - arm)
     if not 0.5 * model.diameter < depth < 100 * model.diameter or not _covers(pose, model, intrinsics, transform, size):
         return None

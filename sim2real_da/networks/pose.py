@@ -206,7 +206,7 @@ def apparent_box(pose: Pose, model: ObjectModel, intrinsics: Intrinsics) -> NDAr
 
     It depends on the pose alone, not on what hides the object or how it is turned.
     """
-    middle = transform_points((model.minimum + model.size / 2)[None], pose)
+    middle = transform_points(model.middle[None], pose)
     half = intrinsics.fx * model.diameter / middle[0, 2] / 2
     return np.concatenate([project(middle, intrinsics)[0] - half, project(middle, intrinsics)[0] + half])
 
@@ -220,7 +220,7 @@ def mean_pose(poses: Sequence[Pose], model: ObjectModel) -> Pose:
     """
     if not poses:
         raise ValueError('mean_pose: no poses')
-    middle, first = (model.minimum + model.size / 2)[None], poses[0].matrix()[:3, :3]
+    middle, first = model.middle[None], poses[0].matrix()[:3, :3]
     alike = np.stack([p.matrix()[:3, :3] for p in poses])[:, None] @ model.symmetries[None, :, :3, :3]  # (P, K, 3, 3)
     nearest = np.einsum('pkij,ij->pk', alike, first).argmax(axis=1)  # largest trace of the difference
     left, _, right = np.linalg.svd(alike[np.arange(len(poses)), nearest].mean(axis=0))

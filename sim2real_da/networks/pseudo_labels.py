@@ -102,7 +102,7 @@ def disagreement(first: Pose, second: Pose, box: NDArray[np.float64], intrinsics
     :returns: angle in degrees up to the object's symmetries, and the distance of the projected middles as a share of
         the box's longer side
     """
-    middle = (model.minimum + model.size / 2)[None]
+    middle = model.middle[None]
     places = [project(transform_points(middle, pose), intrinsics)[0] for pose in (first, second)]
     apart = float(np.linalg.norm(places[0] - places[1])) / float((box[2:] - box[:2]).max())
     return float(symmetric_angle(first.quaternion, second.quaternion, model.symmetries)), apart

@@ -18,8 +18,9 @@ network sees it in the scene's place and the teacher is not surer of it in anoth
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ from sim2real_da.samples import Detection, Frame, ObjectLabel, ObjectModel, Pose
 from sim2real_da.static_scene import SceneError, StaticScene, fit_scene, unit_of_length, weighted_median
 
 log = logging.getLogger(__name__)
+Fitted = TypeVar('Fitted')
 
 WINDOW, STRIDE = 15, 5  # frames of an arrangement, and between the first ones of two windows
 SEEN = 0.5  # probability that a crop shows the object from which it counts as seen where the detector missed it
@@ -132,60 +134,49 @@ def windows(count: int) -> list[slice]:
     return [slice(first, first + WINDOW) for first in sorted({*range(0, last, STRIDE), last})]
 
 
+def _in_windows(count: int, fit: Callable[[slice], Fitted]) -> Generator[None, None, list[tuple[int, Fitted]]]:
+    """Return what is fitted to each window that shows an arrangement, with the number of its first frame."""
+    fitted = []
+    for part in windows(count):
+        try:
+            fitted.append((part.start, fit(part)))
+        except SceneError as error:
+            log.debug('frames %d to %d: %s', part.start, part.stop, error)
+        yield
+    return fitted
+
+
 def _scenes(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objects: dict[str, ObjectModel],
             cameras: Sequence[NDArray[np.float64] | None],
             ) -> Generator[None, None, list[tuple[int, StaticScene]]]:
     """Return the arrangements of known cameras, each with its first frame: objects on edges, in metres."""
-    scenes, sizes, views = [], [], []
     try:
         unit = unit_of_length(found, objects, cameras)
     except SceneError as error:
         log.debug('%s', error)
         return []
-    metric: list[NDArray[np.float64] | None] = []
-    for camera in cameras:
-        metric.append(None if camera is None else camera.copy())
-        if metric[-1] is not None:
-            metric[-1][:3, 3] *= unit
-    for part in windows(len(frames)):
-        try:
-            scene, own = fit_outlines(fit_scene(found[part], objects, metric[part]), frames[part], objects, True)
-            scenes.append((part.start, scene))
-            sizes.append(own)
-            views.append(scene.agrees.sum(axis=0))
-        except SceneError as error:
-            log.debug('frames %d to %d: %s', part.start, part.stop, error)
-        yield
-    if not scenes:
+    metres = np.ones((4, 4))
+    metres[:3, 3] = unit
+    metric = [None if camera is None else camera * metres for camera in cameras]
+    fitted = yield from _in_windows(len(frames), lambda part: fit_outlines(
+        fit_scene(found[part], objects, metric[part]), frames[part], objects, True))
+    if not fitted:
         return []
-    size = weighted_median(np.concatenate(sizes), np.concatenate(views))
-    fitted = []
-    for (first, scene), own in zip(scenes, sizes):
-        scene, _ = fit_outlines(without(scene, np.abs(own - size) > MISFIT).scaled(float(np.exp(-size)), objects),
-                                frames[first:first + WINDOW], objects, False)
-        fitted.append((first, scene))
+    size = weighted_median(np.concatenate([sizes for _, (_, sizes) in fitted]),
+                           np.concatenate([scene.agrees.sum(axis=0) for _, (scene, _) in fitted]))
+    scenes = []
+    for first, (scene, sizes) in fitted:
+        scene = scene.only(np.abs(sizes - size) <= MISFIT).scaled(float(np.exp(-size)), objects)
+        scenes.append((first, fit_outlines(scene, frames[first:first + WINDOW], objects, False)[0]))
         yield
-    return fitted
+    return scenes
 
 
 def _scenes_of_objects(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objects: dict[str, ObjectModel],
                        ) -> Generator[None, None, list[tuple[int, StaticScene]]]:
     """Return the arrangements, each with its first frame; cameras are found from the objects."""
-    scenes = []
-    for part in windows(len(frames)):
-        try:
-            scenes.append((part.start, sized(fit_scene(found[part], objects), frames[part], objects)))
-        except SceneError as error:
-            log.debug('frames %d to %d: %s', part.start, part.stop, error)
-        yield
-    return scenes
-
-
-def without(scene: StaticScene, dropped: NDArray[np.bool_]) -> StaticScene:
-    """Return a scene without some of its objects ``(K,)``."""
-    kept = ~dropped
-    return replace(scene, names=tuple(n for n, k in zip(scene.names, kept) if k), objects=scene.objects[kept],
-                   agrees=scene.agrees[:, kept], factors=scene.factors[kept])
+    return (yield from _in_windows(len(frames), lambda part: sized(
+        fit_scene(found[part], objects), frames[part], objects)))
 
 
 def placed_in(scenes: Sequence[tuple[int, StaticScene]], number: int) -> dict[str, tuple[Pose, bool]]:

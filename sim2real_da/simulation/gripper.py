@@ -143,7 +143,7 @@ class Gripper:
         add_object(spec, item)
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
-        self._middle = item.model.minimum + item.model.size / 2
+        self._middle = item.model.middle
         joint = self.model.body_jntadr[self.model.body(item.name).id]
         self._place = int(self.model.jnt_qposadr[joint])
         self._renderer: mujoco.Renderer | None = None

@@ -194,7 +194,7 @@ class Simulator:
                 model = world.objects[body].model
                 low = float(turn.apply(model.points[::8])[:, 2].min())
                 # the box's middle, not the CAD origin, stands at the place found for it
-                x, y = np.array([x, y]) - turn.apply(model.minimum + model.size / 2)[:2]
+                x, y = np.array([x, y]) - turn.apply(model.middle)[:2]
             else:
                 turn = Rotation.from_euler('z', yaw)
                 geom = world.body_geoms[body][0]
