@@ -34,16 +34,20 @@ sys.path.insert(0, sys.argv[2])
 from test_training import batch, networks
 from sim2real_da.training import losses_of, processes, shared_networks
 torch.set_num_threads(1)
-with processes('cpu') as (rank, world, device):
+
+def gradients(rank, world):  # the group ends after what holds on to it: its threads must not outlive the interpreter
     bundle = networks(sys.argv[3])
     shared = shared_networks(bundle, ('detector', 'pose'), world)
     for network in shared.values():
         network.eval()  # frozen normalisation: statistics of half a batch are not those of the whole
     losses = losses_of(shared, batch(bundle, rank, world))
     torch.stack(list(losses.values())).sum().backward()
+    return {f'{n}.{k}': p.grad for n in ('detector', 'pose') for k, p in getattr(bundle, n).named_parameters()}
+
+with processes('cpu') as (rank, world, device):
+    found = gradients(rank, world)
     if rank == 0:
-        torch.save({f'{n}.{k}': p.grad for n in ('detector', 'pose')
-                    for k, p in getattr(bundle, n).named_parameters()}, sys.argv[1])
+        torch.save(found, sys.argv[1])
 """
 
 

@@ -18,6 +18,9 @@ _sharing = [False]  # whether losses divide by normalisers of all processes
 def processes(device: str, share_normalisers: bool = True) -> Iterator[tuple[int, int, str]]:
     """Join the process group that torchrun describes, if there is one; give rank, number of processes, own device.
 
+    Whatever holds on to the group (``DistributedDataParallel``) has to be gone when the context ends: threads of a
+    group that lives on abort the process when the interpreter ends.
+
     :param share_normalisers: losses divide by the counts of all processes (:func:`shared_mean`). Then every process has
         to compute the same losses in every step, which self-training does not promise
     """
