@@ -35,6 +35,7 @@ from sim2real_da.evaluation.validators import mutual_information
 from sim2real_da.networks.averaging import average
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.online.stored import GATE_EVERY, TOLERANCE
+from sim2real_da.outlines import log_size
 from sim2real_da.samples import Frame, LabelledFrame
 from sim2real_da.simulation.randomisation import Randomisation
 from sim2real_da.simulation.render import render_dataset
@@ -50,6 +51,7 @@ FINE_TUNING_STEPS = 300  # target-only, on the 100 labelled photographs; not tun
 CLOSER = 96  # side of the crops in the last stage of the pose network's training
 APART = 200  # renders that no training step sees
 CROPS_OF_A_POSE = 9  # that a published pose is the mean of
+IN_FULL_VIEW = 0.9  # visible share from which nothing hides an outline
 PLAIN = Randomisation(light=False, colour=False, texture=False, camera=True, distractors=False)
 
 
@@ -98,15 +100,15 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...]) -> 
 
 
 def calibrate(weights: Path, apart: Path, out: Path, device: str = 'cpu') -> None:
-    """Write the weights with poses that are the mean of nine crops, and covariances fitted to the errors of those.
+    """Write the weights with poses of nine crops put on edges, and covariances fitted to the errors of those.
 
     Figure and numbers lie beside ``out``; see :mod:`sim2real_da.evaluation.calibration`.
 
     :param apart: folder of renders that no training step saw
     """
     calibration.run(argparse.Namespace(
-        weights=str(weights), data=apart, split='train', count=None, views=CROPS_OF_A_POSE, out=out,
-        figure=out.with_name('calibration.png'), json=out.with_name('calibration.json'), device=device))
+        weights=str(weights), data=apart, split='train', count=None, views=CROPS_OF_A_POSE, outlines=True,
+        out=out, figure=out.with_name('calibration.png'), json=out.with_name('calibration.json'), device=device))
 
 
 def merged(detector: Bundle, pose: Bundle, out: Path) -> Bundle:
@@ -119,7 +121,10 @@ def merged(detector: Bundle, pose: Bundle, out: Path) -> Bundle:
 
 
 def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
-    """Return the upper bound: the source model trained on with labelled photographs."""
+    """Return the upper bound: the source model trained on with labelled photographs.
+
+    How large objects look beside their models is measured at their true poses.
+    """
     if out.is_file():
         return Bundle.load(out)
 
@@ -137,6 +142,11 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
         frozen = getattr(source, network).config['frozen']
         bundle = train(Development(data), out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
             steps=FINE_TUNING_STEPS, networks=(network,), effects=True, rate=3e-4, frozen=frozen), bundle=bundle)
+    labelled = [Development(data).frame(number) for number in ids]
+    measured = {name: log_size((frame.frame, [(model, label.pose) for label in frame.labels
+                                              if label.name == name and (label.visible or 0) >= IN_FULL_VIEW])
+                               for frame in labelled) for name, model in bundle.objects.items()}
+    bundle.log_sizes = {name: size for name, size in measured.items() if size is not None}
     bundle.recipe = 'target_only'
     bundle.save(out)
     return bundle

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
-    from sim2real_da.samples import Intrinsics, Pose
+    from sim2real_da.samples import Intrinsics, ObjectModel, Pose
 
 Array = NDArray[np.float64]
 PLAIN_LENS = 1e9  # tangent of the widest angle of a lens whose formula holds everywhere
@@ -107,6 +107,24 @@ def transform_points(points: ArrayLike, pose: Pose) -> Array:
     return np.asarray(points, dtype=np.float64) @ transform[:3, :3].T + transform[:3, 3]
 
 
+def difference(estimate: Pose, truth: Pose, model: ObjectModel) -> Array:
+    """Return what has to be added to an estimate to get the truth: x y z rx ry rz, ``(6,)``, metres and radians.
+
+    The convention of the covariance: translation along the camera's axes, then a rotation vector about them, applied
+    from the left (``R_true = exp(r) R_estimate``) while the CAD origin stays where it is. Of all poses that look like
+    the truth, the one nearest in angle is meant; the translation is taken to the same one, because a symmetry about an
+    axis that misses the CAD origin moves the origin, too.
+    """
+    alike = truth.matrix() @ np.asarray(model.symmetries, dtype=np.float64)  # (K, 4, 4)
+    turns = Rotation.from_matrix(alike[:, :3, :3] @ matrix_from_quaternion(estimate.quaternion).T).as_rotvec()
+    shifts = alike[:, :3, 3] - estimate.translation
+    angles = np.linalg.norm(turns, axis=1)
+    # Several symmetries can be equally near in angle up to rounding; the nearest in position among them is meant.
+    nearest = np.flatnonzero(angles <= angles.min() + 1e-8)
+    best = nearest[np.linalg.norm(shifts[nearest], axis=1).argmin()]
+    return np.concatenate([shifts[best], turns[best]])
+
+
 def project(points: ArrayLike, intrinsics: Intrinsics) -> Array:
     """Project camera-frame points ``(N, 3)`` metres to pixels ``(N, 2)``, through the camera's lens.
 
@@ -116,6 +134,10 @@ def project(points: ArrayLike, intrinsics: Intrinsics) -> Array:
     p = np.asarray(points, dtype=np.float64).reshape(-1, 3)
     if not len(p):
         return np.zeros((0, 2))
+    if intrinsics.pinhole:
+        x, y, z = p.T
+        depth = np.where((z > 0) & (np.hypot(x, y) <= PLAIN_LENS * z), z, np.nan)
+        return np.stack([x / depth * intrinsics.fx + intrinsics.cx, y / depth * intrinsics.fy + intrinsics.cy], axis=1)
     model = cv2.fisheye if intrinsics.fisheye else cv2
     pixels, _ = model.projectPoints(
         p[:, None], np.zeros(3), np.zeros(3), intrinsics.matrix(), np.asarray(intrinsics.distortion, dtype=np.float64))

@@ -2,10 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects of a static scene moved until their outlines lie on edges in all pictures at once; cameras are known.
 
-Each point of an outline looks along its normal for edges (RAPID: Harris and Stennett, BMVC 1990), not for one but for
-the mean of all, nearer ones first, and in a reach that shrinks from step to step. Clutter has edges on both sides of an
-outline and not the same ones in other views; those of the object agree. How large an object is, is fitted as well: in
-pictures from known places it does not hide behind a distance. What networks see wrong, photographs do not.
+Clutter has edges on both sides of an outline and not the same ones in other views; those of the object agree. How large
+an object is, is fitted as well: in pictures from known places it does not hide behind a distance. What networks see
+wrong, photographs do not.
 """
 
 from __future__ import annotations
@@ -13,24 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from sim2real_da.geometry import project, quaternion_from_matrix, transform_points
-from sim2real_da.outlines import FEWEST_POINTS, FINE, Silhouette, edges, outline, silhouette
-from sim2real_da.samples import Frame, Intrinsics, ObjectModel, Pose
+from sim2real_da.geometry import quaternion_from_matrix
+from sim2real_da.outlines import FINE, Pull, edges, pull, silhouette
+from sim2real_da.samples import Frame, ObjectModel, Pose
 from sim2real_da.static_scene import StaticScene
 
 Array = NDArray[np.float64]
 
 REACH = (8.0, 6.0, 5.0, 4.0, 3.0, 2.5, 2.0, *(1.5,) * 6)  # pixels, standard deviation, of each step
 LAST = REACH[-6:]  # when the scene has its size
-FARTHEST = 2.5  # in units of the reach
-CLEAR = 0.1  # mean of squared edges along a normal from which a point counts in full
-POINTS = 20.0  # that a view counts as: neighbouring points of an outline say the same
 TURN, PLACE, SIZE = 0.3, 0.06, 0.2  # what is known before: radians, share of the distance, logarithm
 
 
@@ -50,6 +44,14 @@ class _Body:
         turn = camera[:3, :3] @ self.rotation
         middle = np.exp(-self.log_size) * (camera[:3, :3] @ self.middle + camera[:3, 3])
         return Pose(quaternion_from_matrix(turn), middle - turn @ self.model.middle)
+
+    def jacobian(self, camera: Array, asked: Pull) -> Array:
+        """Return by how many pixels the outline moves outward for turn, place and size, ``(N, 7)``."""
+        turn = camera[:3, :3]
+        middle = np.exp(-self.log_size) * (turn @ self.middle + camera[:3, 3])
+        in_scene = asked.along @ turn
+        return np.concatenate([np.cross((asked.rim - middle) @ turn, in_scene), np.exp(-self.log_size) * in_scene,
+                               -(asked.along @ middle)[:, None]], axis=1)
 
     def distance(self, camera: Array) -> float:
         """Return how far from a camera it is."""
@@ -87,10 +89,12 @@ def fit_outlines(scene: StaticScene, frames: Sequence[Frame], objects: Mapping[s
                           if other is not body and (other.name, number) in shapes
                           and other.distance(camera) < body.distance(camera)]
                 shape = shapes[body.name, number]
-                if shape is not None:
-                    asked = _asked(body, camera, frames[number].intrinsics, shape,
-                                   [other for other in hiding if other is not None], pictures[number], reach)
-                    matrix, gradient = matrix + asked[0], gradient + asked[1]
+                asked = None if shape is None else pull(
+                    shape, [other for other in hiding if other is not None], frames[number].intrinsics,
+                    pictures[number], reach)
+                if asked is not None:
+                    own = asked.equations(body.jacobian(camera, asked))
+                    matrix, gradient = matrix + own[0], gradient + own[1]
             step = np.linalg.solve(matrix, gradient)
             body.rotation = Rotation.from_rotvec(step[:3]).as_matrix() @ body.rotation
             body.middle = body.middle + step[3:6]
@@ -109,50 +113,3 @@ def _known_before(body: _Body, first: _Body, cameras: Array, sizes: bool) -> tup
     moved = np.r_[Rotation.from_matrix(body.rotation @ first.rotation.T).as_rotvec(), body.middle - first.middle,
                   body.log_size]
     return np.diag(weight), -weight * moved
-
-
-def _asked(body: _Body, camera: Array, intrinsics: Intrinsics, shape: Silhouette, hiding: Sequence[Silhouette],
-           picture: NDArray[np.float32], reach: float) -> tuple[Array, Array]:
-    """Return the normal equations of what one view's outline asks for, ``(7, 7)`` and ``(7,)``."""
-    nothing = np.zeros((7, 7)), np.zeros(7)
-    line = outline(shape)
-    if line is None:
-        return nothing
-    points, normals = line
-    free = ((points >= 1) & (points <= np.array(picture.shape[1::-1]) - 2)).all(axis=1)
-    for other in hiding:
-        free &= ~_covers(other, points)
-    if free.sum() < FEWEST_POINTS:
-        return nothing
-    points, normals = points[free], normals[free]
-    offsets = np.arange(-np.ceil(FARTHEST * reach), np.ceil(FARTHEST * reach) + 0.1, max(reach / 4, 0.5))
-    near = np.exp(-(offsets**2) / (2 * reach**2))
-    where = (points[:, None] + offsets[None, :, None] * normals[:, None]).astype(np.float32)  # (N, O, 2)
-    found = cv2.remap(picture, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    strength = np.square((found * normals[:, None]).sum(axis=-1)) * near  # (N, O)
-    mass = strength.sum(axis=1)
-    off = strength @ offsets / np.maximum(mass, 1e-9)
-    weight = np.minimum(mass / (CLEAR * near.sum()), 1.0) * POINTS / len(points) / reach**2
-    # the surface points that make the outline
-    pose = body.pose(camera)
-    surface = transform_points(body.model.points, pose)
-    rim = surface[cKDTree(project(surface, intrinsics)).query(points)[1]]
-    x, y, depth = rim.T
-    along = np.stack([normals[:, 0] * intrinsics.fx / depth, normals[:, 1] * intrinsics.fy / depth,
-                      -(normals[:, 0] * intrinsics.fx * x + normals[:, 1] * intrinsics.fy * y) / depth**2], axis=1)
-    middle = body.model.box_centre(pose)
-    turn = camera[:3, :3]
-    in_scene = along @ turn
-    whole = np.concatenate([np.cross((rim - middle) @ turn, in_scene), np.exp(-body.log_size) * in_scene,
-                            -(along @ middle)[:, None]], axis=1)  # (N, 7)
-    weighted = whole * weight[:, None]
-    return weighted.T @ whole, weighted.T @ off
-
-
-def _covers(shape: Silhouette, points: Array) -> NDArray[np.bool_]:
-    """Return whether a silhouette covers points of the picture ``(N, 2)``."""
-    columns, rows = np.rint((points - shape.corner) * shape.fine).astype(int).T
-    inside = (columns >= 0) & (rows >= 0) & (columns < shape.cells.shape[1]) & (rows < shape.cells.shape[0])
-    out = np.zeros(len(points), bool)
-    out[inside] = shape.cells[rows[inside], columns[inside]] > 0
-    return out

@@ -1,18 +1,21 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Silhouettes of objects at their poses, and how well their outlines lie on edges of a picture.
+"""Silhouettes of objects at their poses, how well their outlines lie on edges of a picture, and where to these are.
 
-A silhouette is drawn from the surface points that every weights file has: no mesh and no renderer is needed.
+A silhouette is drawn from the surface points that every weights file has: no mesh and no renderer is needed. Each point
+of an outline looks along its normal for edges (RAPID: Harris and Stennett, BMVC 1990), not for one but for the mean of
+all, nearer ones first, and in a reach that a fit shrinks from step to step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from sim2real_da.geometry import project, transform_points
 from sim2real_da.samples import Frame, Intrinsics, ObjectModel, Pose
@@ -27,6 +30,9 @@ FEWEST_POINTS = 12  # of an outline
 SMOOTH = 1.0  # pixels, of the picture before its edges are looked for
 FAINT = 4.0  # grey levels a pixel: an edge much stronger than this counts as one, whatever its contrast
 SIZES = np.linspace(-0.1, 0.1, 41)  # logarithms of sizes that are tried
+FARTHEST = 2.5  # in units of the reach
+CLEAR = 0.1  # mean of squared edges along a normal from which a point counts in full
+POINTS = 20.0  # that a view counts as: neighbouring points of an outline say the same
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,22 @@ class Silhouette:
     :param cells: uint8, 255 where it is, ``(h, w)``
     :param corner: pixel coordinates of the first cell's middle ``(2,)``
     :param fine: cells a pixel
+    :param surface: the model's points in the camera frame, metres, ``(M, 3)``
+    :param pixels: of these points, ``(M, 2)``
     """
 
     cells: NDArray[np.uint8]
     corner: Array
     fine: int
+    surface: Array
+    pixels: Array
+
+    def covers(self, points: Array) -> NDArray[np.bool_]:
+        """Return which points of the picture ``(N, 2)`` it covers."""
+        columns, rows = np.rint((points - self.corner) * self.fine).astype(int).T
+        height, width = self.cells.shape
+        inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
+        return inside & (self.cells[rows.clip(0, height - 1), columns.clip(0, width - 1)] > 0)
 
 
 def silhouette(model: ObjectModel, pose: Pose, intrinsics: Intrinsics, fine: int = 1) -> Silhouette | None:
@@ -53,7 +70,8 @@ def silhouette(model: ObjectModel, pose: Pose, intrinsics: Intrinsics, fine: int
     if points[:, 2].min() < 0.01:
         return None
     pixels = project(points, intrinsics)
-    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    each = np.ascontiguousarray(pixels.T)  # rows are far faster to go through than columns
+    low, high = each.min(axis=1), each.max(axis=1)
     if (high - low).max() * fine > LARGEST:
         return None
     # a cell's middle has integer pixel coordinates where cells are pixels
@@ -62,11 +80,11 @@ def silhouette(model: ObjectModel, pose: Pose, intrinsics: Intrinsics, fine: int
     reach = max(int(np.ceil(GAP * np.sqrt(size.prod() / len(points)))), 1)
     margin = reach + MARGIN
     cells = np.zeros((size[1] + 2 * margin, size[0] + 2 * margin), np.uint8)
-    columns, rows = np.rint((pixels - low) * fine).astype(int).T + margin
+    columns, rows = np.rint((each - low[:, None]) * fine).astype(int) + margin
     cells[rows, columns] = 255
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     return Silhouette(np.asarray(cv2.morphologyEx(cells, cv2.MORPH_CLOSE, kernel), dtype=np.uint8),
-                      low - margin / fine, fine)
+                      low - margin / fine, fine, points, pixels)
 
 
 def mask(shape: Silhouette, width: int, height: int) -> NDArray[np.bool_]:
@@ -90,6 +108,89 @@ def outline(shape: Silhouette) -> tuple[Array, Array] | None:
     along = np.roll(line, -2, axis=0) - np.roll(line, 2, axis=0)
     normals = np.stack([-along[:, 1], along[:, 0]], axis=1)
     return line, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+
+
+def shown_outline(shape: Silhouette, hiding: Sequence[Silhouette], width: int, height: int,
+                  ) -> tuple[Array, Array] | None:
+    """Return the part of :func:`outline` that lies in a picture and that nothing hides; None where next to none does.
+
+    :param hiding: what is nearer
+    """
+    line = outline(shape)
+    if line is None:
+        return None
+    points, normals = line
+    x, y = points.T
+    free = (x >= 1) & (y >= 1) & (x <= width - 2) & (y <= height - 2)
+    for other in hiding:
+        free &= ~other.covers(points)
+    return (points[free], normals[free]) if free.sum() >= FEWEST_POINTS else None
+
+
+def edges_along(points: Array, normals: Array, gradient: NDArray[np.float32], reach: float,
+                ) -> tuple[Array, Array, float]:
+    """Return what edges there are along the normals of points.
+
+    :param gradient: of a picture, see :func:`edges`
+    :param reach: pixels, the standard deviation with which nearer edges count more
+    :returns: squared edges along the normal, times what their distance makes them count, ``(N, O)``; the distances,
+        pixels ``(O,)``; and what these count together
+    """
+    farthest = np.ceil(FARTHEST * reach)
+    offsets = np.arange(-farthest, farthest + 0.1, max(reach / 4, 0.5))
+    near = np.exp(-(offsets**2) / (2 * reach**2))
+    where = (points[:, None] + offsets[None, :, None] * normals[:, None]).astype(np.float32)  # (N, O, 2)
+    found = cv2.remap(gradient, where[..., 0], where[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    across = found[..., 0] * normals[:, :1] + found[..., 1] * normals[:, 1:]
+    return np.square(across) * near, offsets, float(near.sum())
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Where edges pull an outline.
+
+    :param rim: points of the surface that make the outline, camera frame, metres, ``(N, 3)``
+    :param along: by how many pixels the outline moves outward where its point of the surface moves, for each metre
+        along each axis of the camera, ``(N, 3)``
+    :param offsets: by how many pixels it should, ``(N,)``
+    :param weights: inverse variances of these, ``(N,)``
+    """
+
+    rim: Array
+    along: Array
+    offsets: Array
+    weights: Array
+
+    def equations(self, jacobian: Array) -> tuple[Array, Array]:
+        """Return the normal equations of a step, ``(P, P)`` and ``(P,)``.
+
+        :param jacobian: by how many pixels the outline moves outward for each parameter, ``(N, P)``
+        """
+        weighted = jacobian * self.weights[:, None]
+        return weighted.T @ jacobian, weighted.T @ self.offsets
+
+
+def pull(shape: Silhouette, hiding: Sequence[Silhouette], intrinsics: Intrinsics, gradient: NDArray[np.float32],
+         reach: float) -> Pull | None:
+    """Return where edges pull an outline; None where next to nothing of it is shown.
+
+    :param hiding: what is nearer
+    :param intrinsics: of a pinhole camera
+    :param gradient: of its picture, see :func:`edges`
+    """
+    line = shown_outline(shape, hiding, intrinsics.width, intrinsics.height)
+    if line is None:
+        return None
+    points, normals = line
+    strength, offsets, whole = edges_along(points, normals, gradient, reach)
+    mass = strength.sum(axis=1)
+    weights = np.minimum(mass / (CLEAR * whole), 1.0) * POINTS / len(points) / reach**2
+    nearest = cKDTree(shape.pixels, balanced_tree=False, compact_nodes=False).query(points)[1]
+    rim = shape.surface[nearest]
+    x, y, depth = rim.T
+    along = np.stack([normals[:, 0] * intrinsics.fx / depth, normals[:, 1] * intrinsics.fy / depth,
+                      -(normals[:, 0] * intrinsics.fx * x + normals[:, 1] * intrinsics.fy * y) / depth**2], axis=1)
+    return Pull(rim, along, strength @ offsets / np.maximum(mass, 1e-9), weights)
 
 
 def edges(image: NDArray[np.uint8]) -> NDArray[np.float32]:

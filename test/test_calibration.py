@@ -21,7 +21,7 @@ from sim2real_da.data.bop import BopDataset
 from sim2real_da.evaluation import calibration
 from sim2real_da.evaluation.calibration import Errors, describe, fit, observe
 from sim2real_da.evaluation.command import Answer
-from sim2real_da.evaluation.pose_error import difference
+from sim2real_da.geometry import difference
 from sim2real_da.networks.bundle import Bundle, WeightsError, with_covariance_factors
 from sim2real_da.networks.crops import cell_centres, crop_transform
 from sim2real_da.networks.dense_pose import solve_pose

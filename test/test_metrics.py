@@ -12,8 +12,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from sim2real_da.evaluation.metrics import evaluate
-from sim2real_da.evaluation.pose_error import add, add_or_add_s, add_s, angle_and_position, difference, mspd, mssd
-from sim2real_da.geometry import box_iou, symmetric_angle
+from sim2real_da.evaluation.pose_error import add, add_or_add_s, add_s, angle_and_position, mspd, mssd
+from sim2real_da.geometry import box_iou, difference, symmetric_angle
 from sim2real_da.samples import Detection, Intrinsics, ObjectLabel, ObjectModel, Pose
 
 UPRIGHT = (0.0, 0.0, 0.0, 1.0)

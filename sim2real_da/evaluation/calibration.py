@@ -3,7 +3,7 @@
 """``sim2real_da calibrate``: make the covariance of a pose as large as its errors are.
 
 The covariance that perspective-n-point gives rests on guesses about the noise of dense coordinates. Here it is held
-against the errors on labelled frames (:func:`sim2real_da.evaluation.pose_error.difference`), of translation and of
+against the errors on labelled frames (:func:`sim2real_da.geometry.difference`), of translation and of
 rotation: for a right covariance S, the squared Mahalanobis distance e' S^-1 e of an error e is chi-square distributed
 with 3 degrees of freedom. The first half of the frames fits one factor a block, so that nine poses in ten lie within
 the region that should hold nine in ten: errors have longer tails than a Gaussian, and who grasps needs to know how far
@@ -30,7 +30,7 @@ from scipy.stats import chi2
 from sim2real_da.data.bop import BopDataset
 from sim2real_da.evaluation.command import Answer, answer, recorded, write_json
 from sim2real_da.evaluation.metrics import SCORE, match
-from sim2real_da.evaluation.pose_error import difference
+from sim2real_da.geometry import difference
 from sim2real_da.networks.batches import CROP_VISIBLE
 from sim2real_da.networks.bundle import Bundle, with_covariance_factors, write_atomically
 from sim2real_da.networks.estimator import Estimator
@@ -165,6 +165,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--views', type=int,
                         help='of how many crops of an object a pose is the mean, from now on: 1 to 9, more are more '
                         'precise and slower; default: as many as in the weights (3)')
+    parser.add_argument('--outlines', action=argparse.BooleanOptionalAction,
+                        help='put poses on edges of the picture from now on, or no longer: far more exact, a quarter '
+                        'of a second for each object; default: as in the weights')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write, with the factors in it')
     parser.add_argument('--figure', type=Path, required=True, help='PNG to draw')
     parser.add_argument('--json', type=Path, required=True, help='write all numbers here')
@@ -181,6 +184,8 @@ def run(options: argparse.Namespace) -> None:
     bundle.covariance_factors = (1.0, 1.0)  # of an earlier calibration; the new factors replace them
     if options.views is not None:
         bundle.look_from(options.views)
+    if options.outlines is not None:
+        bundle.outlines = options.outlines
     dataset = BopDataset(options.data, options.split)
     if dataset.has_ground_truth and not dataset.instances(CROP_VISIBLE):
         raise ValueError(f'{options.data}: empty split: no object is a quarter visible in {len(dataset.ids())} frames')
@@ -194,11 +199,12 @@ def run(options: argparse.Namespace) -> None:
                          'give more frames')
     after = checked.scaled(factors)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, with_covariance_factors(path.read_bytes(), factors, options.views))
+    write_atomically(options.out, with_covariance_factors(path.read_bytes(), factors, options.views, options.outlines))
     result = {'before': describe(checked), 'after': describe(after)}
     draw(result['before'], result['after'], options.figure)
     write_json(options.json, {
         'weights': options.weights, 'data': str(options.data), 'frames': len(answers), 'views': bundle.pose.views,
+        'outlines': bundle.outlines,
         'poses_fitted': len(fitted.errors), 'poses_checked': len(checked.errors),
         'factors': dict(zip(BLOCKS, factors, strict=True)), **result})
     for name, factor in zip(BLOCKS, factors, strict=True):

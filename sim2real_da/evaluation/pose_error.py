@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""Errors of one estimated pose: difference, angle and position up to symmetry, ADD and ADD-S, MSSD and MSPD.
+"""Errors of one estimated pose: angle and position up to symmetry, ADD and ADD-S, MSSD and MSPD.
 
 ADD and ADD-S: Hinterstoisser et al., "Model based training, detection and pose estimation of texture-less 3D objects
 in heavily cluttered scenes", ACCV 2012. MSSD and MSPD: Hodan et al., "BOP Challenge 2020 on 6D object localization",
@@ -13,34 +13,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
-from sim2real_da.geometry import matrix_from_quaternion, project, transform_points
+from sim2real_da.geometry import difference, project, transform_points
 from sim2real_da.samples import Intrinsics, ObjectModel, Pose
-
-
-def difference(estimate: Pose, truth: Pose, model: ObjectModel) -> NDArray[np.float64]:
-    """Return what has to be added to an estimate to get the truth: x y z rx ry rz, ``(6,)``, metres and radians.
-
-    The convention of the covariance: translation along the camera's axes, then a rotation vector about them, applied
-    from the left (``R_true = exp(r) R_estimate``) while the CAD origin stays where it is. Of all poses that look like
-    the truth, the one nearest in angle is meant; the translation is taken to the same one, because a symmetry about an
-    axis that misses the CAD origin moves the origin, too.
-    """
-    alike = truth.matrix() @ np.asarray(model.symmetries, dtype=np.float64)  # (K, 4, 4)
-    turns = Rotation.from_matrix(alike[:, :3, :3] @ matrix_from_quaternion(estimate.quaternion).T).as_rotvec()
-    shifts = alike[:, :3, 3] - estimate.translation
-    angles = np.linalg.norm(turns, axis=1)
-    # Several symmetries can be equally near in angle up to rounding; the nearest in position among them is meant.
-    nearest = np.flatnonzero(angles <= angles.min() + 1e-8)
-    best = nearest[np.linalg.norm(shifts[nearest], axis=1).argmin()]
-    return np.concatenate([shifts[best], turns[best]])
 
 
 def angle_and_position(estimate: Pose, truth: Pose, model: ObjectModel) -> tuple[float, float]:
     """Return the angle in degrees (0..180) and the distance in metres between two poses of one object.
 
-    Up to symmetry as :func:`difference`.
+    Up to symmetry as :func:`sim2real_da.geometry.difference`.
     """
     error = difference(estimate, truth, model)
     return float(np.degrees(np.linalg.norm(error[3:]))), float(np.linalg.norm(error[:3]))

@@ -24,6 +24,7 @@ from sim2real_da.networks.weights_file import WeightsError, halved, pack, read_w
 from sim2real_da.samples import ObjectModel
 
 SAME_SIZE = 0.05  # by how much, relative, the diameters of one object may differ
+LARGEST_LOG_SIZE = 0.4
 LAST_VERSION = 999_999  # versions only grow: one beyond all would be the last that is ever taken
 
 
@@ -37,6 +38,8 @@ class Bundle:
     :param recipe: name of the recipe that made them
     :param note: where they come from, for a person to read
     :param covariance_factors: what the variances of translation and rotation are multiplied by (``calibrate``)
+    :param outlines: whether poses are put on edges of the picture (:mod:`sim2real_da.pose_refinement`)
+    :param log_sizes: logarithms of how much larger than its model an object looks to the camera, where that is known
     """
 
     detector: Detector
@@ -48,6 +51,8 @@ class Bundle:
     note: str = ''
     created: dict[str, Any] = field(default_factory=dict)
     covariance_factors: tuple[float, float] = (1.0, 1.0)
+    outlines: bool = False
+    log_sizes: dict[str, float] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -165,7 +170,8 @@ class Bundle:
             'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
             'detector': self.detector.config, 'pose': self.pose.config, 'created': self.created,
             'objects': [m.to_dict() for m in self.objects.values()],
-            'covariance_factors': list(self.covariance_factors),
+            'covariance_factors': list(self.covariance_factors), 'outlines': self.outlines,
+            'log_sizes': self.log_sizes,
         }
         return pack(tensors, manifest)
 
@@ -202,9 +208,10 @@ class Bundle:
             detector, pose = _networks(manifest)
             bundle = cls(
                 detector, pose, objects, int(manifest['version']), int(manifest['parent']),
-                str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest))
+                str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest),
+                bool(manifest.get('outlines', False)), _log_sizes(manifest))
             bundle.recipe.encode(), bundle.note.encode()  # both go into messages
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
         if not 0 <= min(bundle.version, bundle.parent) <= max(bundle.version, bundle.parent) <= LAST_VERSION:
             raise WeightsError(f'weights: version {bundle.version} after {bundle.parent}, expected 0 to {LAST_VERSION}')
@@ -254,14 +261,18 @@ class Bundle:
             raise WeightsError(f'{path}: {error}') from error
 
 
-def with_covariance_factors(data: bytes, factors: tuple[float, float], views: int | None = None) -> bytes:
+def with_covariance_factors(data: bytes, factors: tuple[float, float], views: int | None = None,
+                            outlines: bool | None = None) -> bytes:
     """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones.
 
     :param views: how many crops of an object these were fitted for (:meth:`Bundle.look_from`); None: as many as before
+    :param outlines: whether for poses on edges of the picture; None: as before
     """
     manifest, tensors = unpack(data, 'bundle')
     if views is not None:
         manifest = manifest | {'pose': manifest['pose'] | {'views': views}}
+    if outlines is not None:
+        manifest = manifest | {'outlines': outlines}
     return pack(tensors, manifest | {'covariance_factors': list(factors)})
 
 
@@ -270,6 +281,18 @@ def _networks(manifest: dict[str, Any]) -> tuple[Detector, PoseNetwork]:
     # the first files did not name their representation
     return (Detector(**manifest['detector']),
             build_pose_network(**{'representation': 'dense', **manifest['pose']}))
+
+
+def _log_sizes(manifest: dict[str, Any]) -> dict[str, float]:
+    """Return how much larger than their models objects look; nothing for files from before that was known.
+
+    :raises ValueError: for one that looks half as large again as its model, or larger, or as small
+    """
+    sizes = {str(name): float(size) for name, size in manifest.get('log_sizes', {}).items()}
+    if wrong := [name for name, size in sizes.items() if not abs(size) < LARGEST_LOG_SIZE]:
+        raise ValueError(f'log_sizes: {wrong[0]} {sizes[wrong[0]]}, expected numbers between -{LARGEST_LOG_SIZE} and '
+                         f'{LARGEST_LOG_SIZE}')
+    return sizes
 
 
 def _factors(manifest: dict[str, Any]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture to detections with poses: find with the detector, then look closely with the pose network."""
+"""From a picture to detections with poses: find with the detector, look closely with the pose network, see edges."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.pose import VIEWS, PoseNetwork, PoseOutput, Solved, apparent_box, combined, scaled_covariance
+from sim2real_da.pose_refinement import Found, refined
 from sim2real_da.rectification import original_box, pinhole, straightened
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel
 
@@ -51,24 +52,31 @@ def poses(network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], in
           classes: Sequence[int], models: Sequence[ObjectModel]) -> list[Solved | None]:
     """Return poses as the mean of the network's views, None where most of them give none.
 
-    A network that looks twice takes these views around the poses of its first look.
-
     :param output: of the first view, of whose rows ``rows`` are asked for; the other lists have an entry for each
     :param models: of all classes
+    """
+    views = seen(network, output, image, intrinsics, rows, boxes, transforms, classes, models)
+    return [combined(own, models[c]) for own, c in zip(views, classes)]
+
+
+def seen(network: PoseNetwork, output: PoseOutput, image: NDArray[np.uint8], intrinsics: Intrinsics,
+         rows: Sequence[int], boxes: Sequence[NDArray[np.float64]], transforms: Sequence[NDArray[np.float64]],
+         classes: Sequence[int], models: Sequence[ObjectModel]) -> list[tuple[Solved | None, ...]]:
+    """Return the poses of each of the network's views; parameters as of :func:`poses`.
+
+    A network that looks twice takes these views around the poses of its first look.
     """
     own = [models[c] for c in classes]
     first = output.poses(rows, classes, transforms, own, intrinsics)
     if network.looks == 1:
         more = _views(network, image, intrinsics, boxes, classes, own, VIEWS[1:network.views])
-        return [combined(list(solved), model) for solved, model in zip(zip(first, *more), own)]
+        return list(zip(first, *more))
     known = {i: solved[0] for i, solved in enumerate(first) if solved is not None}
     around = [apparent_box(pose, own[i], intrinsics) for i, pose in known.items()]
     again = _views(network, image, intrinsics, around, [classes[i] for i in known], [own[i] for i in known],
                    VIEWS[:network.views])
-    found: list[Solved | None] = [None] * len(first)
-    for i, *views in zip(known, *again):
-        found[i] = combined(views, own[i])
-    return found
+    looks = dict(zip(known, zip(*again)))
+    return [looks.get(i, ()) for i in range(len(first))]
 
 
 def _views(network: PoseNetwork, image: NDArray[np.uint8], intrinsics: Intrinsics,
@@ -90,13 +98,14 @@ class Estimator:
 
     :param score_threshold: weaker detections are dropped
     :param max_detections: best ones kept
+    :param outlines: whether poses are put on edges where the weights ask for it
     """
 
     def __init__(self, bundle: Bundle, device: str = 'cpu', score_threshold: float = 0.3,
-                 max_detections: int = 20) -> None:
+                 max_detections: int = 20, outlines: bool = True) -> None:
         self.device = torch.device(device)
         self.score_threshold, self.max_detections = score_threshold, max_detections
-        self.bundle = bundle
+        self.bundle, self.outlines = bundle, outlines and bundle.outlines
         bundle.to(self.device)
         bundle.detector.eval()
         bundle.pose.eval()
@@ -126,9 +135,16 @@ class Estimator:
         order = [int(i) for i in np.argsort(-scores)[:self.max_detections] if scores[i] >= self.score_threshold]
         posed = [i for i in order if scores[i] >= POSE_SCORE]
         indices = classes.tolist()
-        solved = poses(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
-                       [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
-        found = dict(zip(posed, solved))
+        views = seen(bundle.pose, output, image, intrinsics, posed, [boxes[i] for i in posed],
+                     [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
+        found = {i: solved for i, own in zip(posed, views)
+                 if (solved := combined(own, models[indices[i]])) is not None}
+        if self.outlines and found:
+            looks = dict(zip(posed, views))
+            found = dict(zip(found, refined(
+                [Found(models[indices[i]], float(scores[i]), *solved, [v[0] for v in looks[i] if v is not None],
+                       bundle.log_sizes.get(models[indices[i]].name, 0.0))
+                 for i, solved in found.items()], image, intrinsics)))
         detections = []
         for i in order:
             pose, covariance = found.get(i) or (None, None)

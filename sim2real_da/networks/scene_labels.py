@@ -46,6 +46,8 @@ VISIBLE = 0.2  # share of the silhouette that other objects and the picture's ed
 ALIKE = 0.5  # overlap (intersection over union) from which a found box is the silhouette's
 CONNECTED = 0.5  # share of the frames whose cameras have to be known for objects to be fitted to them
 MISFIT = 0.15  # logarithm; what is by so much larger or smaller than the others is not the object
+WINDOWS = 3  # arrangements in which an object has to be measured before its size is believed
+ALIKE_SIZES = 0.04  # logarithm within which the middle half of these measurements has to lie
 VIEWS = 3  # crops of a measured pose; the scene is the mean over frames
 
 
@@ -53,11 +55,15 @@ class SceneLabeller:
     """Labels frames together and keeps the labels by the frames themselves.
 
     :param device: where the teacher runs
+
+    ``log_sizes`` are the logarithms of how much larger than its model an object looks, as of the last look; of those
+    objects alone of which it is sure.
     """
 
     def __init__(self, device: torch.device | str = 'cpu') -> None:
         self.device = str(device)
         self.step: int | None = None  # of the learner, when it last looked
+        self.log_sizes: dict[str, float] = {}
         self._frames: dict[int, Frame] = {}  # all that were looked at; while they are held their ids are their own
         self._labels: dict[int, PseudoLabels] = {}
         self._cameras: tuple[list[Frame], list[NDArray[np.float64] | None]] = [], []  # of the frames of the last look
@@ -96,19 +102,23 @@ class SceneLabeller:
         ordered = sorted(frames, key=lambda frame: (frame.frame_id, frame.stamp))
         asked, labels = teacher.copy(), {}
         asked.pose.views = min(VIEWS, asked.pose.views)
-        estimator, found = Estimator(asked, self.device, DOUBTFUL), []
+        estimator, found = Estimator(asked, self.device, DOUBTFUL, outlines=False), []
         for frame in ordered:
             found.append(estimator.estimate(frame.image, frame.intrinsics))
             yield
         cameras = yield from self._cameras_of(ordered)
-        scenes = yield from (_scenes(found, ordered, asked.objects, cameras) if cameras else
-                             _scenes_of_objects(found, ordered, asked.objects))
+        sizes: dict[str, float] = {}
+        if cameras:
+            scenes, sizes = yield from _scenes(found, ordered, asked.objects, cameras)
+        else:
+            scenes = yield from _scenes_of_objects(found, ordered, asked.objects)
         for number, frame in enumerate(ordered):
             placed = placed_in(scenes, number)
             if placed:
                 labels[id(frame)] = frame_labels(placed, frame, found[number], asked, self.device)
             yield
         self.step, self._frames, self._labels = step, {id(frame): frame for frame in ordered}, labels
+        self.log_sizes = sizes
         log.info('static scene: %d of %d frames labelled, %.1f objects each', len(labels), len(ordered),
                  np.mean([len(x.boxes) for x in labels.values()]) if labels else 0)
 
@@ -148,20 +158,23 @@ def _in_windows(count: int, fit: Callable[[slice], Fitted]) -> Generator[None, N
 
 def _scenes(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objects: dict[str, ObjectModel],
             cameras: Sequence[NDArray[np.float64] | None],
-            ) -> Generator[None, None, list[tuple[int, StaticScene]]]:
-    """Return the arrangements of known cameras, each with its first frame: objects on edges, in metres."""
+            ) -> Generator[None, None, tuple[list[tuple[int, StaticScene]], dict[str, float]]]:
+    """Return the arrangements of known cameras, each with its first frame: objects on edges, in metres.
+
+    And the logarithms of how much larger than their models objects look, beside the median of all.
+    """
     try:
         unit = unit_of_length(found, objects, cameras)
     except SceneError as error:
         log.debug('%s', error)
-        return []
+        return [], {}
     metres = np.ones((4, 4))
     metres[:3, 3] = unit
     metric = [None if camera is None else camera * metres for camera in cameras]
     fitted = yield from _in_windows(len(frames), lambda part: fit_outlines(
         fit_scene(found[part], objects, metric[part]), frames[part], objects, True))
     if not fitted:
-        return []
+        return [], {}
     size = weighted_median(np.concatenate([sizes for _, (_, sizes) in fitted]),
                            np.concatenate([scene.agrees.sum(axis=0) for _, (scene, _) in fitted]))
     scenes = []
@@ -169,7 +182,18 @@ def _scenes(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objec
         scene = scene.only(np.abs(sizes - size) <= MISFIT).scaled(float(np.exp(-size)), objects)
         scenes.append((first, fit_outlines(scene, frames[first:first + WINDOW], objects, False)[0]))
         yield
-    return scenes
+    return scenes, _log_sizes(fitted, size)
+
+
+def _log_sizes(fitted: Sequence[tuple[int, tuple[StaticScene, NDArray[np.float64]]]], size: float) -> dict[str, float]:
+    """Return by how much objects are larger than the scenes' size asks for, of those that arrangements agree on."""
+    measured: dict[str, list[tuple[float, int]]] = {}
+    for _, (scene, sizes) in fitted:
+        for name, own, views in zip(scene.names, sizes, scene.agrees.sum(axis=0)):
+            if abs(own - size) <= MISFIT:
+                measured.setdefault(name, []).append((float(own - size), int(views)))
+    return {name: weighted_median(*np.array(own).T) for name, own in measured.items()
+            if len(own) >= WINDOWS and np.subtract(*np.percentile([s for s, _ in own], (75, 25))) <= ALIKE_SIZES}
 
 
 def _scenes_of_objects(found: Sequence[Sequence[Detection]], frames: Sequence[Frame], objects: dict[str, ObjectModel],

@@ -125,6 +125,8 @@ class Learner:
         teacher = self.teacher.copy()
         teacher.detector.eval()
         teacher.pose.eval()
+        if self.scene is not None and self.scene.log_sizes:
+            teacher.log_sizes = dict(self.scene.log_sizes)
         return teacher
 
     def state(self, about: Mapping[str, Any] | None = None) -> bytes:
