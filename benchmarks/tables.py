@@ -400,6 +400,7 @@ def _gain(rows: dict[str, Any], row: str, key: str, least: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     'demo_surrogate': lambda: demo('surrogate'), 'demo_lmo': lambda: demo('lmo'),
     'lmo': lambda: adaptation('lmo'), 'lmo_single_frames': lambda: adaptation('lmo_single_frames'),
+    'lmo_networks_alone': lambda: adaptation('lmo_networks_alone'),
     'lmo_proxy': lambda: adaptation('lmo_proxy'),
     'lmo_randomisation': randomisation, 'pose_representation': representation,
     'lmo_pose_errors': pose_errors, 'scene_labels': scene_labels,

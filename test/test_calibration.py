@@ -211,6 +211,9 @@ def test_the_command_writes_factors_figure_and_numbers(tmp_path: Path, monkeypat
     assert result['views'] == Bundle.load(out).pose.views == 3
     assert main([*arguments, '--views', '9']) == 0
     assert json.loads(numbers.read_text())['views'] == Bundle.load(out).pose.views == 9
+    assert not Bundle.load(out).outlines and not json.loads(numbers.read_text())['outlines']
+    assert main([*arguments, '--outlines']) == 0
+    assert Bundle.load(out).outlines and json.loads(numbers.read_text())['outlines']
     assert main([*arguments, '--views', '10']) == 2
     assert '10 views, expected 1 to 9' in capsys.readouterr().err
     assert main([*arguments, '--count', '18']) == 2

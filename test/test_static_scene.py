@@ -21,7 +21,7 @@ from sim2real_da.geometry import quaternion_from_matrix, symmetric_angle
 from sim2real_da.networks import scene_labels
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.pseudo_labels import PseudoLabels
-from sim2real_da.networks.scene_labels import SceneLabeller, frame_labels, placed_in
+from sim2real_da.networks.scene_labels import SceneLabeller, _log_sizes, frame_labels, placed_in
 from sim2real_da.online import session as sessions
 from sim2real_da.online.learner import Learner
 from sim2real_da.online.session import AdaptationSession
@@ -354,6 +354,16 @@ def test_outlines_in_all_pictures_tell_the_objects_poses_and_the_scenes_size(wro
     assert not none.any()
 
 
+def test_a_size_that_arrangements_agree_on_is_known():
+    scene = StaticScene(('a', 'b', 'c', 'd'), np.stack(cameras(4)), np.stack([np.eye(4)] * 4), np.ones(4, bool),
+                        np.ones((4, 4), bool), np.ones(4))
+    measured = [(0, (scene, np.array([0.05, 0.09, 0.0, 0.30]))), (5, (scene, np.array([0.05, 0.08, 0.1, 0.31]))),
+                (10, (scene, np.array([0.06, 0.09, -0.1, 0.32])))]
+    # c is not twice the same, d is something else; b is larger than most
+    assert _log_sizes(measured, 0.05) == pytest.approx({'a': 0.0, 'b': 0.04})
+    assert _log_sizes(measured[:2], 0.05) == {}
+
+
 def test_outlines_of_what_nothing_is_seen_of_stay():
     placed, views, rng = arrangement(), cameras(4), np.random.default_rng(26)
     frames = [Frame(np.full((480, 640, 3), 120, np.uint8), CAMERA) for _ in views]
@@ -483,8 +493,8 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch,
                              for name in OBJECTS] for f in frames}
 
     class Answers:
-        def __init__(self, *_):
-            pass
+        def __init__(self, *_, outlines):
+            assert not outlines, 'outlines are fitted in all pictures at once'
 
         def estimate(self, image, intrinsics):
             return answers[id(image)]
@@ -517,7 +527,10 @@ def test_frames_are_labelled_in_windows_by_the_time_they_were_taken(monkeypatch,
             place = OBJECTS[label.name].box_centre(true)
             along.append((OBJECTS[label.name].box_centre(label.pose) - place) @ place / (place @ place))
     assert len(along) > 90 and np.median(np.abs(along)) < (0.0075 if known else 0.015)
+    sizes = list(labeller.log_sizes.values())
+    assert (len(sizes) >= 3 and np.abs(sizes).max() < 0.01) if known else not sizes
     list(labeller.look(teacher, frames[:2]))
+    assert labeller.log_sizes == {}
     assert labeller.of(frames[0]) is None and not labeller.looked_at(frames[9])  # two frames are no scene
 
 
