@@ -137,12 +137,12 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
             labelled = super().frame(frame_id)
             return replace(labelled, labels=tuple(replace(label, mask=None) for label in labelled.labels))
 
-    bundle = source.copy()
+    bundle, development = source.copy(), Development(data)
     for network in ('detector', 'pose'):
         frozen = getattr(source, network).config['frozen']
-        bundle = train(Development(data), out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
+        bundle = train(development, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
             steps=FINE_TUNING_STEPS, networks=(network,), effects=True, rate=3e-4, frozen=frozen), bundle=bundle)
-    labelled = [Development(data).frame(number) for number in ids]
+    labelled = [development.frame(number) for number in ids]
     measured = {name: log_size((frame.frame, [(model, label.pose) for label in frame.labels
                                               if label.name == name and (label.visible or 0) >= IN_FULL_VIEW])
                                for frame in labelled) for name, model in bundle.objects.items()}

@@ -39,23 +39,27 @@ class _Body:
     log_size: float
     views: list[int]
 
+    def _seen(self, camera: Array) -> Array:
+        """Return where its middle is before a camera, ``(3,)``."""
+        return np.asarray(camera[:3, :3] @ self.middle + camera[:3, 3])
+
     def pose(self, camera: Array) -> Pose:
         """Return where the object at its true size looks like this one."""
         turn = camera[:3, :3] @ self.rotation
-        middle = np.exp(-self.log_size) * (camera[:3, :3] @ self.middle + camera[:3, 3])
-        return Pose(quaternion_from_matrix(turn), middle - turn @ self.model.middle)
+        return Pose(quaternion_from_matrix(turn),
+                    np.exp(-self.log_size) * self._seen(camera) - turn @ self.model.middle)
 
     def jacobian(self, camera: Array, asked: Pull) -> Array:
         """Return by how many pixels the outline moves outward for turn, place and size, ``(N, 7)``."""
         turn = camera[:3, :3]
-        middle = np.exp(-self.log_size) * (turn @ self.middle + camera[:3, 3])
+        middle = np.exp(-self.log_size) * self._seen(camera)
         in_scene = asked.along @ turn
         return np.concatenate([np.cross((asked.rim - middle) @ turn, in_scene), np.exp(-self.log_size) * in_scene,
                                -(asked.along @ middle)[:, None]], axis=1)
 
     def distance(self, camera: Array) -> float:
         """Return how far from a camera it is."""
-        return float(np.linalg.norm(camera[:3, :3] @ self.middle + camera[:3, 3]))
+        return float(np.linalg.norm(self._seen(camera)))
 
 
 def fit_outlines(scene: StaticScene, frames: Sequence[Frame], objects: Mapping[str, ObjectModel],

@@ -214,6 +214,8 @@ def log_size(seen: Iterable[tuple[Frame, list[tuple[ObjectModel, Pose]]]]) -> fl
     """
     found = np.zeros(len(SIZES))
     for frame, objects in seen:
+        if not objects:
+            continue
         gradient = edges(frame.image)
         for model, pose in objects:
             shape = silhouette(model, pose, frame.intrinsics, FINE)

@@ -166,8 +166,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='of how many crops of an object a pose is the mean, from now on: 1 to 9, more are more '
                         'precise and slower; default: as many as in the weights (3)')
     parser.add_argument('--outlines', action=argparse.BooleanOptionalAction,
-                        help='put poses on edges of the picture from now on, or no longer: far more exact, a quarter '
-                        'of a second for each object; default: as in the weights')
+                        help='put poses on edges of the picture from now on, or no longer: more exact, and slower '
+                        'with each object and each of its views; default: as in the weights')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write, with the factors in it')
     parser.add_argument('--figure', type=Path, required=True, help='PNG to draw')
     parser.add_argument('--json', type=Path, required=True, help='write all numbers here')

@@ -124,7 +124,7 @@ class Gate:
     def _score(self, bundle: Bundle, key: int | None) -> _Score:
         if key is not None and key in self._known:
             return self._known[key]
-        # what networks have unlearnt shows before edges mend it, and in a tenth of the time
+        # what networks have unlearnt shows before edges mend it, and sooner
         estimator = Estimator(bundle, self.device, SCORE_THRESHOLD, outlines=False)
         found = [estimator.estimate(f.frame.image, f.frame.intrinsics) for f in self.frames]
         score = _Score(found, *self._numbers(found, range(len(self.frames))))
