@@ -48,6 +48,7 @@ HERE = Path(__file__).parent
 CONTROL = 'source_continued'
 HOLDOUT, SOURCE_FRAMES = 40, 340
 FINE_TUNING_STEPS = 300  # target-only, on the 100 labelled photographs; not tuned
+OUTLINE_STEPS = 2000  # of the outline network, on renders
 CLOSER = 96  # side of the crops in the last stage of the pose network's training
 APART = 200  # renders that no training step sees
 CROPS_OF_A_POSE = 9  # that a published pose is the mean of
@@ -99,15 +100,22 @@ def source_model(dataset: BopDataset, out: Path, minutes: tuple[float, ...]) -> 
     return merged(parts['detector'], average(ends) if len(ends) > 1 else parts['pose'], out)
 
 
+def outlined(source: Bundle, dataset: BopDataset, out: Path) -> Bundle:
+    """Return the source model with a network that puts its poses on outlines."""
+    if out.is_file():
+        return Bundle.load(out)
+    return train(dataset, out, Plan(steps=OUTLINE_STEPS, networks=('outline',)), bundle=source.copy())
+
+
 def calibrate(weights: Path, apart: Path, out: Path, device: str = 'cpu') -> None:
-    """Write the weights with poses of nine crops put on edges, and covariances fitted to the errors of those.
+    """Write the weights with poses of nine crops put on outlines, and covariances fitted to the errors of those.
 
     Figure and numbers lie beside ``out``; see :mod:`sim2real_da.evaluation.calibration`.
 
     :param apart: folder of renders that no training step saw
     """
     calibration.run(argparse.Namespace(
-        weights=str(weights), data=apart, split='train', count=None, views=CROPS_OF_A_POSE, outlines=True,
+        weights=str(weights), data=apart, split='train', count=None, views=CROPS_OF_A_POSE, no_outlines=False,
         out=out, figure=out.with_name('calibration.png'), json=out.with_name('calibration.json'), device=device))
 
 
@@ -138,8 +146,8 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
             return replace(labelled, labels=tuple(replace(label, mask=None) for label in labelled.labels))
 
     bundle, development = source.copy(), Development(data)
-    for network in ('detector', 'pose'):
-        frozen = getattr(source, network).config['frozen']
+    for network in source.networks():
+        frozen = getattr(source, network).config.get('frozen', False)
         bundle = train(development, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
             steps=FINE_TUNING_STEPS, networks=(network,), effects=True, rate=3e-4, frozen=frozen), bundle=bundle)
     labelled = [development.frame(number) for number in ids]
@@ -315,7 +323,8 @@ def main() -> None:
         return
     path, apart = options.source or options.work / 'source.safetensors', options.work / 'val'
     if not path.is_file():
-        source_model(simulation, options.work / 'uncalibrated.safetensors', options.minutes)
+        model = source_model(simulation, options.work / 'networks.safetensors', options.minutes)
+        outlined(model, simulation, options.work / 'uncalibrated.safetensors')
         rendered(options.data, apart, APART, 77, options.photos_apart)
         calibrate(options.work / 'uncalibrated.safetensors', apart, path, options.device)
     source = Bundle.load(path)

@@ -187,10 +187,19 @@ def pull(shape: Silhouette, hiding: Sequence[Silhouette], intrinsics: Intrinsics
     weights = np.minimum(mass / (CLEAR * whole), 1.0) * POINTS / len(points) / reach**2
     nearest = cKDTree(shape.pixels, balanced_tree=False, compact_nodes=False).query(points)[1]
     rim = shape.surface[nearest]
+    return Pull(rim, outward(rim, normals, intrinsics), strength @ offsets / np.maximum(mass, 1e-9), weights)
+
+
+def outward(rim: Array, normals: Array, intrinsics: Intrinsics) -> Array:
+    """Return by how many pixels an outline moves outward where a point of the surface moves along the camera's axes.
+
+    :param rim: points that make the outline, camera frame, metres, ``(N, 3)``
+    :param normals: of the outline there, ``(N, 2)``
+    :returns: pixels a metre, ``(N, 3)``
+    """
     x, y, depth = rim.T
-    along = np.stack([normals[:, 0] * intrinsics.fx / depth, normals[:, 1] * intrinsics.fy / depth,
-                      -(normals[:, 0] * intrinsics.fx * x + normals[:, 1] * intrinsics.fy * y) / depth**2], axis=1)
-    return Pull(rim, along, strength @ offsets / np.maximum(mass, 1e-9), weights)
+    return np.stack([normals[:, 0] * intrinsics.fx / depth, normals[:, 1] * intrinsics.fy / depth,
+                     -(normals[:, 0] * intrinsics.fx * x + normals[:, 1] * intrinsics.fy * y) / depth**2], axis=1)
 
 
 def edges(image: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -42,6 +42,8 @@ from sim2real_da.networks.batches import CROP_VISIBLE, PoseBatcher, detector_bat
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.detector import DetectorTargets, detector_loss
 from sim2real_da.networks.distributed import processes, same_everywhere
+from sim2real_da.networks.outline import OutlineNetwork, OutlineTargets, outline_loss
+from sim2real_da.networks.outline_batches import outline_batch
 from sim2real_da.networks.pose import PoseTargets
 from sim2real_da.resources import weights_path
 from sim2real_da.samples import LabelledFrame
@@ -55,7 +57,9 @@ WINDOW = (192, 192)  # the detector trains on windows: less empty picture in eve
 WEIGHT_DECAY = 0.01
 BACKBONE_RATE = 0.2  # of a pre-trained backbone, relative to what starts from nothing
 WARM_UP = 0.05  # share of the run over which the rate rises; it falls as half a cosine wave afterwards
-NETWORKS = ('detector', 'pose')
+NETWORKS = ('detector', 'pose')  # that perception needs
+OUTLINE = 'outline'
+STRIPS = 96  # outlines of a step
 LOOK_FRAMES = 6
 STEPS = 6000  # where nobody says how long
 
@@ -67,7 +71,7 @@ class Plan:
     :param steps: length of the learning-rate schedule
     :param minutes: if above 0, the schedule ends after so much time, even if ``steps`` are not reached; needed where
         these are 0
-    :param networks: which of 'detector' and 'pose' to train; the other is left as it is
+    :param networks: which of 'detector', 'pose' and 'outline' to train; the others are left as they are
     :param backbone: of both networks, see :mod:`sim2real_da.networks.backbones`
     :param pretrained: start from ImageNet; the backbone then learns at :data:`BACKBONE_RATE` of the rate
     :param frozen: keep the backbone as it starts; False lets one that was frozen before learn (fine-tuning)
@@ -105,6 +109,7 @@ class Batch:
 
     windows: tuple[Tensor, DetectorTargets] | None
     crops: tuple[Tensor, PoseTargets, Tensor | None] | None
+    strips: tuple[Tensor, OutlineTargets] | None = None
 
 
 def schedule(progress: float) -> float:
@@ -118,7 +123,8 @@ def parameter_groups(networks: Sequence[nn.Module], rate: float, pretrained: boo
     """Return the optimiser's groups with their ``peak`` learning rates; a pre-trained backbone moves more slowly."""
     groups: list[dict[str, Any]] = []
     for network in networks:
-        backbone = {id(p) for p in network.backbone.parameters()}  # type: ignore[union-attr]
+        backbone = {id(p) for p in network.backbone.parameters()  # type: ignore[union-attr, operator]
+                    } if hasattr(network, 'backbone') else set()
         for inside, factor in ((True, BACKBONE_RATE if pretrained else 1.0), (False, 1.0)):
             parameters = [p for p in network.parameters() if p.requires_grad and (id(p) in backbone) is inside]
             if parameters:
@@ -158,6 +164,9 @@ def losses_of(networks: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]
         losses.update({f'detector/{k}': v for k, v in detector_loss(output, batch.windows[1]).items()})
     if batch.crops is not None:
         losses.update({f'pose/{k}': v for k, v in networks['pose'](batch.crops[0]).loss(batch.crops[1]).items()})
+    if batch.strips is not None:
+        output = networks[OUTLINE](batch.strips[0])
+        losses.update({f'{OUTLINE}/{k}': v for k, v in outline_loss(output, batch.strips[1]).items()})
     return losses
 
 
@@ -215,13 +224,16 @@ def train(dataset: BopDataset, out: Path, plan: Plan, resume: bool = True, bundl
 
 def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: bool, bundle: Bundle, rank: int,
            world: int, device: str) -> Bundle:
+    if OUTLINE in plan.networks and bundle.outline is None:
+        torch.manual_seed(plan.seed)
+        bundle.outline = OutlineNetwork()
     for name in plan.networks:
-        if getattr(bundle, name).config['frozen'] and not plan.frozen:
+        if getattr(bundle, name).config.get('frozen') and not plan.frozen:
             bundle.thaw(name)
     bundle.to(device)
     run_of = _identity(dataset, ids, plan, bundle)
     bundle.note = plan.note or bundle.note
-    if 'pose' in plan.networks:
+    if 'pose' in plan.networks or OUTLINE in plan.networks:
         bundle.covariance_factors = (1.0, 1.0)  # those of the weights it starts from were fitted to other errors
     for name in plan.networks:
         getattr(bundle, name).to(memory_format=torch.channels_last).train()
@@ -274,7 +286,7 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
         for group in optimiser.param_groups:
             group['lr'] = group['peak'] * schedule(progress)
         frames = next(batches)
-        windows = crops = None
+        windows = crops = strips = None
         if 'detector' in networks:
             windows = detector_batch(
                 frames, bundle.classes, bundle.detector.input_size, rng, WINDOW, device, effects)
@@ -282,8 +294,13 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
             crops = batcher.batch(frames, rng, CROPS)
             while crops is None:  # every process has to take part in every step
                 crops = batcher.batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], rng, CROPS)
+        if OUTLINE in networks:
+            strips = outline_batch(frames, bundle.objects, rng, STRIPS, device)
+            while strips is None:
+                strips = outline_batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)],
+                                       bundle.objects, rng, STRIPS, device)
         with autocast:
-            losses = losses_of(networks, Batch(windows, crops))
+            losses = losses_of(networks, Batch(windows, crops, strips))
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
@@ -310,8 +327,8 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
 
 def _identity(dataset: BopDataset, ids: list[int], plan: Plan, bundle: Bundle) -> dict[str, Any]:
     """Return what a run that goes on has to have in common with the one before; its length may be another."""
-    weights = b''.join(p.detach().cpu().numpy().tobytes() for name in ('detector', 'pose')
-                       for p in getattr(bundle, name).parameters())
+    weights = b''.join(p.detach().cpu().numpy().tobytes() for network in bundle.networks().values()
+                       for p in network.parameters())
     return {'--networks': list(plan.networks), '--data': f'{dataset.folder.name}, {len(ids)} frames',
             'the weights it starts from': f'{zlib.crc32(weights):08x}', '--seed': plan.seed,
             '--pretrained': plan.pretrained, '--frozen': plan.frozen, '--camera-effects': plan.effects,
@@ -377,7 +394,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f'length of the learning-rate schedule (default: {STEPS}, with --minutes no limit)')
     parser.add_argument('--minutes', type=float, default=0.0, help='end the schedule after so much time (0: no limit)')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--networks', nargs='+', choices=NETWORKS, default=list(NETWORKS), help='which ones to train')
+    parser.add_argument('--networks', nargs='+', choices=(*NETWORKS, OUTLINE), default=list(NETWORKS),
+                        help='which ones to train; outline: puts poses on outlines that it sees, more exact and slower')
     parser.add_argument('--start', help="weights to start from, or the name of shipped ones ('tools'); default: fresh "
                         'networks')
     parser.add_argument('--backbone', default='resnet_tiny', help='resnet_tiny, efficientnet_lite0, resnet18, …')

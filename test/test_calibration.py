@@ -25,6 +25,7 @@ from sim2real_da.geometry import difference
 from sim2real_da.networks.bundle import Bundle, WeightsError, with_covariance_factors
 from sim2real_da.networks.crops import cell_centres, crop_transform
 from sim2real_da.networks.dense_pose import solve_pose
+from sim2real_da.networks.outline import OutlineNetwork
 from sim2real_da.networks.pose import scaled_covariance
 from sim2real_da.networks.weights_file import read_manifest
 from sim2real_da.samples import Detection, ObjectLabel, Pose
@@ -211,9 +212,13 @@ def test_the_command_writes_factors_figure_and_numbers(tmp_path: Path, monkeypat
     assert result['views'] == Bundle.load(out).pose.views == 3
     assert main([*arguments, '--views', '9']) == 0
     assert json.loads(numbers.read_text())['views'] == Bundle.load(out).pose.views == 9
-    assert not Bundle.load(out).outlines and not json.loads(numbers.read_text())['outlines']
-    assert main([*arguments, '--outlines']) == 0
-    assert Bundle.load(out).outlines and json.loads(numbers.read_text())['outlines']
+    assert Bundle.load(out).outline is None and not json.loads(numbers.read_text())['outlines']
+    bundle.outline = OutlineNetwork(width=4)
+    bundle.save(weights)
+    assert main(arguments) == 0
+    assert Bundle.load(out).outline is not None and json.loads(numbers.read_text())['outlines']
+    assert main([*arguments, '--no-outlines']) == 0
+    assert Bundle.load(out).outline is None and not json.loads(numbers.read_text())['outlines']
     assert main([*arguments, '--views', '10']) == 2
     assert '10 views, expected 1 to 9' in capsys.readouterr().err
     assert main([*arguments, '--count', '18']) == 2

@@ -144,6 +144,29 @@ def test_a_run_writes_weights_curves_and_an_early_look_and_goes_on(rendered, tmp
     assert not torch.equal(apart.pose.pose.weight, first.pose.pose.weight)
 
 
+def test_the_outline_network_is_trained_on_weights_that_stay_as_they_are(rendered, tmp_path, monkeypatch):
+    bundle = Bundle.create({'obj_000001': box_model('obj_000001')})
+    bundle.covariance_factors = (2.0, 3.0)
+    start = bundle.save(tmp_path / 'start.safetensors')
+    monkeypatch.setattr('sim2real_da.training.BopDataset', Boxes)
+    monkeypatch.setattr('sim2real_da.training.STRIPS', 6)
+    made = []
+    for steps, name in ((1, 'first'), (2, 'first'), (2, 'whole')):  # the second goes on from the first
+        out = tmp_path / f'{name}.safetensors'
+        monkeypatch.setattr('sys.argv', [
+            'train', '--data', str(rendered), '--start', str(start), '--out', str(out), '--networks', 'outline',
+            '--steps', str(steps), '--threads', '1'])
+        assert main() == 0
+        made.append(Bundle.load(out))
+    assert bundle.outline is None and all(b.covariance_factors == (1.0, 1.0) for b in made)
+    for name in ('detector', 'pose'):
+        for key, value in getattr(bundle, name).state_dict().items():
+            assert torch.equal(getattr(made[1], name).state_dict()[key], value), key
+    weights = [b.outline.offset.weight for b in made]
+    assert not torch.equal(weights[0], weights[1]), 'it went on'
+    assert made[2].created['networks'] == ['outline'] and made[2].created['steps'] == 2
+
+
 def test_under_torchrun_a_mistake_is_one_line_too(monkeypatch, capsys):
     monkeypatch.setattr('sys.argv', ['train', '--data', 'nowhere', '--out', 'w.safetensors'])
     assert main() == 2

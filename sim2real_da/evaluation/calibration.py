@@ -165,9 +165,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--views', type=int,
                         help='of how many crops of an object a pose is the mean, from now on: 1 to 9, more are more '
                         'precise and slower; default: as many as in the weights (3)')
-    parser.add_argument('--outlines', action=argparse.BooleanOptionalAction,
-                        help='put poses on edges of the picture from now on, or no longer: more exact, and slower '
-                        'with each object and each of its views; default: as in the weights')
+    parser.add_argument('--no-outlines', action='store_true',
+                        help='leave the outline network out: poses are less exact and faster found')
     parser.add_argument('--out', type=Path, required=True, help='weights file to write, with the factors in it')
     parser.add_argument('--figure', type=Path, required=True, help='PNG to draw')
     parser.add_argument('--json', type=Path, required=True, help='write all numbers here')
@@ -184,8 +183,8 @@ def run(options: argparse.Namespace) -> None:
     bundle.covariance_factors = (1.0, 1.0)  # of an earlier calibration; the new factors replace them
     if options.views is not None:
         bundle.look_from(options.views)
-    if options.outlines is not None:
-        bundle.outlines = options.outlines
+    if options.no_outlines:
+        bundle.outline = None
     dataset = BopDataset(options.data, options.split)
     if dataset.has_ground_truth and not dataset.instances(CROP_VISIBLE):
         raise ValueError(f'{options.data}: empty split: no object is a quarter visible in {len(dataset.ids())} frames')
@@ -199,12 +198,13 @@ def run(options: argparse.Namespace) -> None:
                          'give more frames')
     after = checked.scaled(factors)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(options.out, with_covariance_factors(path.read_bytes(), factors, options.views, options.outlines))
+    write_atomically(options.out, with_covariance_factors(
+        path.read_bytes(), factors, options.views, outline=not options.no_outlines))
     result = {'before': describe(checked), 'after': describe(after)}
     draw(result['before'], result['after'], options.figure)
     write_json(options.json, {
         'weights': options.weights, 'data': str(options.data), 'frames': len(answers), 'views': bundle.pose.views,
-        'outlines': bundle.outlines,
+        'outlines': bundle.outline is not None,
         'poses_fitted': len(fitted.errors), 'poses_checked': len(checked.errors),
         'factors': dict(zip(BLOCKS, factors, strict=True)), **result})
     for name, factor in zip(BLOCKS, factors, strict=True):

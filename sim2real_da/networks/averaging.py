@@ -38,8 +38,8 @@ def average(bundles: Sequence[Bundle]) -> Bundle:
     for other in bundles[1:]:
         whole.require_same(other)
         whole.check_objects(other.objects, 'the weights to average with', every=True)
-    for name in ('detector', 'pose'):
-        _average([getattr(b, name) for b in bundles], getattr(whole, name))
+    for name, network in whole.networks().items():
+        _average([b.networks()[name] for b in bundles], network)
     whole.covariance_factors = (1.0, 1.0)
     whole.created = {'average_of': [b.created for b in bundles]}
     return whole

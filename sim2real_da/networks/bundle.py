@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from sim2real_da.networks.detector import Detector
+from sim2real_da.networks.outline import OutlineNetwork
 from sim2real_da.networks.pose import PoseNetwork, build_pose_network
 from sim2real_da.networks.weights_file import WeightsError, halved, pack, read_weights, unpack, write_atomically
 from sim2real_da.samples import ObjectModel
@@ -38,7 +39,7 @@ class Bundle:
     :param recipe: name of the recipe that made them
     :param note: where they come from, for a person to read
     :param covariance_factors: what the variances of translation and rotation are multiplied by (``calibrate``)
-    :param outlines: whether poses are put on edges of the picture (:mod:`sim2real_da.pose_refinement`)
+    :param outline: puts poses on outlines that it sees (:mod:`sim2real_da.networks.refinement`), where it was trained
     :param log_sizes: logarithms of how much larger than its model an object looks to the camera, where that is known
     """
 
@@ -51,7 +52,7 @@ class Bundle:
     note: str = ''
     created: dict[str, Any] = field(default_factory=dict)
     covariance_factors: tuple[float, float] = (1.0, 1.0)
-    outlines: bool = False
+    outline: OutlineNetwork | None = None
     log_sizes: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -144,15 +145,24 @@ class Bundle:
         return all(bool(torch.isfinite(t).all()) for t in self._tensors().values() if t.is_floating_point())
 
     def to(self, device: str | torch.device) -> Bundle:
-        """Move both networks to a device and return self."""
-        self.detector.to(device)
-        self.pose.to(device)
+        """Move all networks to a device and return self."""
+        for network in self.networks().values():
+            network.to(device)
         return self
 
+    def eval(self) -> Bundle:
+        """Set all networks to evaluation and return self."""
+        for network in self.networks().values():
+            network.eval()
+        return self
+
+    def networks(self) -> dict[str, Any]:
+        """Return the networks there are by name."""
+        both: dict[str, Any] = {'detector': self.detector, 'pose': self.pose}
+        return both if self.outline is None else {**both, 'outline': self.outline}
+
     def _tensors(self) -> dict[str, torch.Tensor]:
-        tensors = {f'detector.{k}': v for k, v in self.detector.state_dict().items()}
-        tensors.update({f'pose.{k}': v for k, v in self.pose.state_dict().items()})
-        return tensors
+        return {f'{name}.{k}': v for name, network in self.networks().items() for k, v in network.state_dict().items()}
 
     def to_bytes(self, half: bool = False) -> bytes:
         """Return the safetensors bytes; ``half`` stores floating-point tensors in 16 bits, for shipping."""
@@ -170,8 +180,8 @@ class Bundle:
             'version': self.version, 'parent': self.parent, 'recipe': self.recipe, 'note': self.note,
             'detector': self.detector.config, 'pose': self.pose.config, 'created': self.created,
             'objects': [m.to_dict() for m in self.objects.values()],
-            'covariance_factors': list(self.covariance_factors), 'outlines': self.outlines,
-            'log_sizes': self.log_sizes,
+            'outline': None if self.outline is None else self.outline.config,
+            'covariance_factors': list(self.covariance_factors), 'log_sizes': self.log_sizes,
         }
         return pack(tensors, manifest)
 
@@ -188,10 +198,9 @@ class Bundle:
             objects = {o['name']: ObjectModel.from_dict(o, tensors.pop(f'objects.{o["name"]}.points').float().numpy())
                        for o in manifest['objects']}
             with torch.device('meta'):  # nothing is allocated before the sizes are known to be those of the file
-                meta = _networks(manifest)
+                planned = _planned(manifest)
         except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
-        planned: dict[str, Detector | PoseNetwork] = {'detector': meta[0], 'pose': meta[1]}
         for name in [f'pose.{k}' for k in planned['pose'].state_dict() if k.startswith('backbone.')]:
             twin = name.replace('pose.', 'detector.', 1)
             if name not in tensors and twin in tensors:
@@ -205,25 +214,24 @@ class Bundle:
                 raise WeightsError(f'weights: the {name} does not fit its manifest: {wrong[0][0]} is '
                                    f'{own.get(wrong[0][0], "missing")}, expected {wanted.get(wrong[0][0], "none")}')
         try:
-            detector, pose = _networks(manifest)
+            networks = _planned(manifest)
             bundle = cls(
-                detector, pose, objects, int(manifest['version']), int(manifest['parent']),
+                networks['detector'], networks['pose'], objects, int(manifest['version']), int(manifest['parent']),
                 str(manifest['recipe']), str(manifest['note']), dict(manifest['created']), _factors(manifest),
-                bool(manifest.get('outlines', False)), _log_sizes(manifest))
+                networks.get('outline'), _log_sizes(manifest))
             bundle.recipe.encode(), bundle.note.encode()  # both go into messages
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise WeightsError(f'weights: the manifest is incomplete or not understood ({error})') from error
         if not 0 <= min(bundle.version, bundle.parent) <= max(bundle.version, bundle.parent) <= LAST_VERSION:
             raise WeightsError(f'weights: version {bundle.version} after {bundle.parent}, expected 0 to {LAST_VERSION}')
         for name, network in planned.items():
-            if network.config['classes'] != len(objects):
-                raise WeightsError(f'weights: {len(objects)} objects, but the {name} knows {network.config["classes"]}')
+            if (known := network.config.get('classes', len(objects))) != len(objects):
+                raise WeightsError(f'weights: {len(objects)} objects, but the {name} knows {known}')
         if like is not None:
             like.require_same(bundle)
-        detector.load_state_dict(parts['detector'])
-        pose.load_state_dict(parts['pose'])
-        detector.eval()
-        pose.eval()
+        for name, network in networks.items():
+            network.load_state_dict(parts[name])
+        bundle.eval()
         if not bundle.finite():
             raise WeightsError('weights: some numbers are not finite; these weights are not used')
         return bundle
@@ -235,10 +243,12 @@ class Bundle:
         """
         if other.classes != self.classes:
             raise WeightsError(f'weights: made for the classes {list(other.classes)}, expected {list(self.classes)}')
-        for name, mine, theirs in (('detector', self.detector.config, other.detector.config),
-                                   ('pose', self.pose.config, other.pose.config)):
-            if mine != theirs:
-                raise WeightsError(f'weights: another {name} architecture {theirs}, expected {mine}')
+        mine, theirs = ({name: network.config for name, network in bundle.networks().items()}
+                        for bundle in (self, other))
+        for name in ('detector', 'pose', 'outline'):
+            if mine.get(name) != theirs.get(name):
+                raise WeightsError(f'weights: another {name} architecture {theirs.get(name, "(none)")}, expected '
+                                   f'{mine.get(name, "(none)")}')
 
     def save(self, path: Path | str, half: bool = False) -> Path:
         """Write atomically: a reader finds the old file or the new one, never a part."""
@@ -262,25 +272,28 @@ class Bundle:
 
 
 def with_covariance_factors(data: bytes, factors: tuple[float, float], views: int | None = None,
-                            outlines: bool | None = None) -> bytes:
+                            outline: bool = True) -> bytes:
     """Return the same weights with other covariance factors; the tensors stay as they are, also 16-bit ones.
 
     :param views: how many crops of an object these were fitted for (:meth:`Bundle.look_from`); None: as many as before
-    :param outlines: whether for poses on edges of the picture; None: as before
+    :param outline: whether the outline network stays, where there is one
     """
     manifest, tensors = unpack(data, 'bundle')
     if views is not None:
         manifest = manifest | {'pose': manifest['pose'] | {'views': views}}
-    if outlines is not None:
-        manifest = manifest | {'outlines': outlines}
+    if not outline:
+        manifest = manifest | {'outline': None}
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith('outline.')}
     return pack(tensors, manifest | {'covariance_factors': list(factors)})
 
 
-def _networks(manifest: dict[str, Any]) -> tuple[Detector, PoseNetwork]:
-    """Return the untrained networks that a manifest describes."""
+def _planned(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the untrained networks that a manifest describes, by name."""
     # the first files did not name their representation
-    return (Detector(**manifest['detector']),
-            build_pose_network(**{'representation': 'dense', **manifest['pose']}))
+    networks = {'detector': Detector(**manifest['detector']),
+                'pose': build_pose_network(**{'representation': 'dense', **manifest['pose']})}
+    outline = manifest.get('outline')
+    return networks if outline is None else {**networks, 'outline': OutlineNetwork(**outline)}
 
 
 def _log_sizes(manifest: dict[str, Any]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 # Copyright 2026 The sim2real_da authors
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture to detections with poses: find with the detector, look closely with the pose network, see edges."""
+"""From a picture to detections with poses: find with the detector, look closely with the pose network, see outlines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
 from sim2real_da.networks.pose import VIEWS, PoseNetwork, PoseOutput, Solved, apparent_box, combined, scaled_covariance
-from sim2real_da.pose_refinement import Found, refined
+from sim2real_da.networks.refinement import Found, refined
 from sim2real_da.rectification import original_box, pinhole, straightened
 from sim2real_da.samples import Detection, Intrinsics, ObjectModel
 
@@ -98,17 +98,15 @@ class Estimator:
 
     :param score_threshold: weaker detections are dropped
     :param max_detections: best ones kept
-    :param outlines: whether poses are put on edges where the weights ask for it
+    :param outlines: whether poses are put on outlines where the weights have a network for it
     """
 
     def __init__(self, bundle: Bundle, device: str = 'cpu', score_threshold: float = 0.3,
                  max_detections: int = 20, outlines: bool = True) -> None:
         self.device = torch.device(device)
         self.score_threshold, self.max_detections = score_threshold, max_detections
-        self.bundle, self.outlines = bundle, outlines and bundle.outlines
-        bundle.to(self.device)
-        bundle.detector.eval()
-        bundle.pose.eval()
+        self.bundle, self._outline = bundle, bundle.outline if outlines else None
+        bundle.to(self.device).eval()
 
     def estimate(self, image: NDArray[np.uint8], intrinsics: Intrinsics) -> list[Detection]:
         """Return what is in a uint8 RGB image ``(H, W, 3)``, best first; without a trusted pose one has none.
@@ -139,12 +137,12 @@ class Estimator:
                      [transforms[i] for i in posed], [indices[i] for i in posed], models) if posed else []
         found = {i: solved for i, own in zip(posed, views)
                  if (solved := combined(own, models[indices[i]])) is not None}
-        if self.outlines and found:
+        if self._outline is not None and found:
             looks = dict(zip(posed, views))
             found = dict(zip(found, refined(
                 [Found(models[indices[i]], float(scores[i]), *solved, [v[0] for v in looks[i] if v is not None],
                        bundle.log_sizes.get(models[indices[i]].name, 0.0))
-                 for i, solved in found.items()], image, intrinsics)))
+                 for i, solved in found.items()], image, intrinsics, self._outline)))
         detections = []
         for i in order:
             pose, covariance = found.get(i) or (None, None)

@@ -72,8 +72,9 @@ CROP_STEPS = (
     'looks: with 2, the first crop gives a first pose alone; then all views are cut around it, with the square whose '
     "middle is the projected middle of the object's box and whose side is fx * diameter / depth instead of the "
     "detector's box",
-    'outlines: where true, the package moves the pose until the outline lies on edges of the picture, for an object '
-    'that looks larger than its model by log_sizes (natural logarithm), and the covariance is that of this pose',
+    'outlines: where true, the package moves the pose until the outline lies where a third network, which is not '
+    'exported, sees it, for an object that looks larger than its model by log_sizes (natural logarithm), and the '
+    'covariance is that of this pose',
 )
 POSE_STEPS = {
     'direct': (
@@ -152,7 +153,7 @@ def manifest(bundle: Bundle) -> dict[str, Any]:
             'crop_size': size, 'padding': PADDING, 'looks': bundle.pose.looks,
             'views': [{'turn_deg': round(float(np.degrees(turn)), 3), 'padding': padding}
                       for turn, padding in VIEWS[:bundle.pose.views]],
-            'outlines': bundle.outlines, 'log_sizes': bundle.log_sizes,
+            'outlines': bundle.outline is not None, 'log_sizes': bundle.log_sizes,
             'outputs': POSE_OUTPUTS[representation],
             'steps': [*CROP_STEPS, *POSE_STEPS[representation]],
             'covariance_factors': dict(zip(('translation', 'rotation'), bundle.covariance_factors))},
