@@ -78,7 +78,7 @@ class Plan:
     :param representation: of poses, see :mod:`sim2real_da.networks.pose`
     :param crop_size: side of the pose network's crops in pixels, a multiple of 32; of a fresh network
     :param looks: how often it looks at an object, see :class:`sim2real_da.networks.pose.PoseNetwork`; of a fresh one
-    :param effects: draw blur, noise, exposure and colour casts for every window and crop
+    :param effects: draw blur, noise, exposure and colour casts for every window and crop, and for frames with outlines
     :param turn: crops are turned in the plane by up to this many degrees
     :param half: mixed precision, bfloat16 where it is safe
     :param rate: peak of the learning rate (AdamW); the default was chosen on simulated validation loss
@@ -295,10 +295,10 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
             while crops is None:  # every process has to take part in every step
                 crops = batcher.batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], rng, CROPS)
         if OUTLINE in networks:
-            strips = outline_batch(frames, bundle.objects, rng, STRIPS, device)
+            strips = outline_batch(frames, bundle.objects, rng, STRIPS, device, effects)
             while strips is None:
                 strips = outline_batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)],
-                                       bundle.objects, rng, STRIPS, device)
+                                       bundle.objects, rng, STRIPS, device, effects)
         with autocast:
             losses = losses_of(networks, Batch(windows, crops, strips))
         optimiser.zero_grad(set_to_none=True)

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from sim2real_da.geometry import project, transform_points
-from sim2real_da.networks.batches import LEAST_VISIBLE
+from sim2real_da.networks.batches import LEAST_VISIBLE, Effects
 from sim2real_da.networks.outline import OutlineTargets
 from sim2real_da.outline_strips import COLOURS, HIDDEN, Strip, strip
 from sim2real_da.outlines import FINE, Silhouette, silhouette
@@ -36,12 +36,17 @@ GAIN, SHIFT, NOISE = 0.2, 0.05, 0.01  # standard deviations, of colours 0..1
 
 
 def outline_batch(frames: Sequence[LabelledFrame], objects: Mapping[str, ObjectModel], rng: np.random.Generator,
-                  count: int, device: torch.device | str = 'cpu') -> tuple[Tensor, OutlineTargets] | None:
+                  count: int, device: torch.device | str = 'cpu', effects: Effects | None = None,
+                  ) -> tuple[Tensor, OutlineTargets] | None:
     """Return strips ``(count, C, P, O)`` and their targets; None where no frame shows an object.
 
     :param rng: draws the objects, their poses' errors, changes of colours, and which strips are mirrored
+    :param effects: applied to every frame, for instance :func:`sim2real_da.data.augment.camera_effects`
     """
     pictures = [_Picture(labelled, objects) for labelled in frames]
+    if effects is not None:
+        for picture in pictures:
+            picture.image = effects(picture.image, rng)
     instances = [(picture, number) for picture in pictures for number in picture.visible]
     if not instances:
         return None

@@ -35,7 +35,7 @@ ALL = 2  # steps that every start makes; afterwards only the likeliest go on
 LIKELIEST = 4
 TOGETHER = 20.0  # points that a strip counts as: neighbours say the same
 BELIEF = 0.005  # what a unit of squared Mahalanobis distance from the network's pose weighs against the log error
-AGREEING = 0.1  # log error more than the best one's by which an end counts e times less in the covariance
+AGREEING = 1.0  # log error more than the best one's by which an end counts e times less in the covariance
 HIDES = 0.4  # score from which an object hides those behind it
 
 
@@ -67,13 +67,15 @@ class _Candidate:
     """A pose on its way, and what is known of it there.
 
     :param matrix: inverse of its covariance
-    :param likelihood: minus the log error that is seen there, less what the pose network believes otherwise
+    :param log_error: that the outline network sees there
+    :param likelihood: minus that, less what the pose network believes otherwise
     """
 
     start: Pose
     pose: Pose
     turn: Rotation
     matrix: Array
+    log_error: float = 0.0
     likelihood: float = -np.inf
 
     def move(self, asked: Pull, believed: Array) -> None:
@@ -92,6 +94,9 @@ def refined(found: Sequence[Found], image: NDArray[np.uint8], intrinsics: Intrin
             network: OutlineNetwork) -> list[tuple[Pose, Array]]:
     """Return poses on outlines and their covariances ``(6, 6)``: what outlines leave open, how far other ends are.
 
+    An outline network that thinks a pose wrong by a share of the diameter gives the pose network that share in the
+    covariance: where it fails, it fails by far.
+
     Where an object's outline cannot be seen, its pose stays as it was found.
 
     :param found: everything seen in the picture: nearer objects hide outlines of farther ones
@@ -105,16 +110,23 @@ def refined(found: Sequence[Found], image: NDArray[np.uint8], intrinsics: Intrin
         one = found[number].as_model()
         ends = _settled(one, nearer, image, intrinsics, network)
         best = max(ends, key=lambda end: end.likelihood)
-        # where no end was looked at, none is likelier than another
-        less = np.array([best.likelihood - end.likelihood if np.isfinite(best.likelihood) else 0.0 for end in ends])
-        others = np.array([difference(best.pose, end.pose, one.model) for end in ends])
-        weights = np.exp(-less / AGREEING)
         result[number] = (_at_distance(best.pose, one.model, np.exp(found[number].log_size)),
-                          np.linalg.inv(best.matrix) + (others * weights[:, None]).T @ others / weights.sum())
+                          _covariance(one, best, ends))
         shape = silhouette(one.model, best.pose, intrinsics)
         if shape is not None and one.score >= HIDES:
             nearer.append(shape)
     return [result[number] for number in range(len(found))]
+
+
+def _covariance(one: Found, best: _Candidate, ends: Sequence[_Candidate]) -> Array:
+    """Return the covariance of the end that is taken, ``(6, 6)``."""
+    if not np.isfinite(best.likelihood):  # no outline was seen
+        return one.covariance
+    weights = np.exp([(end.likelihood - best.likelihood) / AGREEING for end in ends])
+    others = np.array([difference(best.pose, end.pose, one.model) for end in ends])
+    covariance = np.linalg.inv(best.matrix) + (others * weights[:, None]).T @ others / weights.sum()
+    failing = min(np.exp(best.log_error), 1.0)
+    return np.asarray((1 - failing) * covariance + failing * one.covariance)
 
 
 def _at_distance(pose: Pose, model: ObjectModel, factor: float) -> Pose:
@@ -139,7 +151,8 @@ def _settled(one: Found, nearer: Sequence[Silhouette], image: NDArray[np.uint8],
             output.offsets, output.log_scales.exp(), output.log_errors))
         for (candidate, *_), log_error in zip(seen, log_errors):
             off = difference(one.pose, candidate.pose, one.model)
-            candidate.likelihood = float(-log_error - BELIEF * off @ believed @ off)
+            candidate.log_error = float(log_error)
+            candidate.likelihood = -candidate.log_error - float(BELIEF * off @ believed @ off)
         if step == STEPS:
             break
         for (candidate, shape, own), offset, scale in zip(seen, offsets, scales):
