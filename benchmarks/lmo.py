@@ -48,7 +48,7 @@ HERE = Path(__file__).parent
 CONTROL = 'source_continued'
 HOLDOUT, SOURCE_FRAMES = 40, 340
 FINE_TUNING_STEPS = 300  # target-only, on the 100 labelled photographs; not tuned
-OUTLINE_STEPS = 2000  # of the outline network, on renders
+OUTLINE_STEPS = (2000, 1000)  # of the outline network: on renders as they are, and as cameras would have taken them
 CLOSER = 96  # side of the crops in the last stage of the pose network's training
 APART = 200  # renders that no training step sees
 CROPS_OF_A_POSE = 9  # that a published pose is the mean of
@@ -104,7 +104,10 @@ def outlined(source: Bundle, dataset: BopDataset, out: Path) -> Bundle:
     """Return the source model with a network that puts its poses on outlines."""
     if out.is_file():
         return Bundle.load(out)
-    return train(dataset, out, Plan(steps=OUTLINE_STEPS, networks=('outline',)), bundle=source.copy())
+    clear, effects = (Plan(steps=steps, networks=('outline',), effects=effects)
+                      for steps, effects in zip(OUTLINE_STEPS, (False, True), strict=True))
+    first = train(dataset, out.with_name(f'{out.stem}_clear.safetensors'), clear, bundle=source.copy())
+    return train(dataset, out, effects, bundle=first)
 
 
 def calibrate(weights: Path, apart: Path, out: Path, device: str = 'cpu') -> None:

@@ -33,7 +33,9 @@ from sim2real_da.data.bop import BopDataset
 from sim2real_da.networks.bundle import Bundle
 from sim2real_da.networks.crops import crop_transform, cut
 from sim2real_da.networks.detector import decode
-from sim2real_da.networks.estimator import POSE_SCORE, Estimator, fit, poses, to_tensor
+from sim2real_da.networks.estimator import POSE_SCORE, Estimator, fit, seen, to_tensor
+from sim2real_da.networks.pose import combined
+from sim2real_da.networks.refinement import Found, refined
 from sim2real_da.online.learner import Learner
 from sim2real_da.recipes import load_recipe
 from sim2real_da.resources import weights_path
@@ -250,10 +252,15 @@ def parts(bundle: Bundle, frames: list[Frame], device: str, repetitions: int) ->
         watch.lap('pose network')
         sure = posed.classes.softmax(1).cpu()[torch.arange(len(classes)), classes]
         rows = torch.nonzero((scores * sure).sqrt() >= max(threshold, POSE_SCORE))[:, 0].tolist()
-        if rows:
-            poses(bundle.pose, posed, frame.image, frame.intrinsics, rows, [boxes[r] for r in rows],
-                  [transforms[r] for r in rows], [int(classes[r]) for r in rows], models)
+        looks = seen(bundle.pose, posed, frame.image, frame.intrinsics, rows, [boxes[r] for r in rows],
+                     [transforms[r] for r in rows], [int(classes[r]) for r in rows], models) if rows else []
+        found = [(models[int(classes[r])], solved, own) for r, own in zip(rows, looks)
+                 if (solved := combined(own, models[int(classes[r])])) is not None]
         watch.lap('poses, from further views and looks too')
+        if bundle.outline is not None:
+            refined([Found(model, 1.0, *solved, [view[0] for view in own if view is not None])
+                     for model, solved, own in found], frame.image, frame.intrinsics, bundle.outline)
+            watch.lap('poses on outlines')
     return {'crops_of_a_picture': round(crops_cut / (len(frames) + repetitions), 2), **watch.result()}
 
 

@@ -114,6 +114,22 @@ def test_further_trainings_on_larger_crops_are_averaged(scripts, monkeypatch, tm
     assert whole.pose.looks == 2 and (tmp_path / 's.safetensors').is_file()
 
 
+def test_outlines_are_learnt_on_renders_as_they_are_and_then_as_cameras_see_them(scripts, monkeypatch, tmp_path):
+    lmo, asked = scripts['lmo'], []
+    model = Bundle.create({'box': MODEL}, {'width': 8}, {'width': 8, 'hidden': 16})
+
+    def train(dataset, out, plan, bundle):
+        asked.append((out.name, plan.steps, plan.effects, plan.networks))
+        bundle.note += str(plan.steps)
+        return bundle
+
+    monkeypatch.setattr(lmo, 'train', train)
+    monkeypatch.setattr(lmo, 'OUTLINE_STEPS', (7, 5))
+    whole = lmo.outlined(model, None, tmp_path / 'w.safetensors')
+    assert asked == [('w_clear.safetensors', 7, False, ('outline',)), ('w.safetensors', 5, True, ('outline',))]
+    assert whole.note == '75' and not model.note, 'one goes on from the other; the source model stays as it is'
+
+
 def test_the_source_of_the_table_is_calibrated_for_nine_crops(scripts, monkeypatch, tmp_path):
     lmo, asked = scripts['lmo'], []
     model = Bundle.create({'box': MODEL}, {'width': 8}, {'width': 8, 'hidden': 16})
