@@ -134,7 +134,7 @@ def merged(detector: Bundle, pose: Bundle, out: Path) -> Bundle:
 def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
     """Return the upper bound: the source model trained on with labelled photographs.
 
-    How large objects look beside their models is measured at their true poses.
+    How large objects look beside their models is measured at their true poses, for the outline network to learn with.
     """
     if out.is_file():
         return Bundle.load(out)
@@ -149,15 +149,15 @@ def fine_tuned(source: Bundle, data: Path, ids: list[int], out: Path) -> Bundle:
             return replace(labelled, labels=tuple(replace(label, mask=None) for label in labelled.labels))
 
     bundle, development = source.copy(), Development(data)
-    for network in source.networks():
-        frozen = getattr(source, network).config.get('frozen', False)
-        bundle = train(development, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
-            steps=FINE_TUNING_STEPS, networks=(network,), effects=True, rate=3e-4, frozen=frozen), bundle=bundle)
     labelled = [development.frame(number) for number in ids]
     measured = {name: log_size((frame.frame, [(model, label.pose) for label in frame.labels
                                               if label.name == name and (label.visible or 0) >= IN_FULL_VIEW])
                                for frame in labelled) for name, model in bundle.objects.items()}
     bundle.log_sizes = {name: size for name, size in measured.items() if size is not None}
+    for network in source.networks():
+        frozen = getattr(source, network).config.get('frozen', False)
+        bundle = train(development, out.with_name(f'{out.stem}_{network}.safetensors'), Plan(
+            steps=FINE_TUNING_STEPS, networks=(network,), effects=True, rate=3e-4, frozen=frozen), bundle=bundle)
     bundle.recipe = 'target_only'
     bundle.save(out)
     return bundle

@@ -216,6 +216,10 @@ class ObjectModel:
         transform = pose.matrix()
         return transform[:3, :3] @ self.middle + transform[:3, 3]
 
+    def at_distance(self, pose: Pose, factor: float) -> Pose:
+        """Return a pose with the centre of the box on the same line of sight, so many times as far away."""
+        return Pose(pose.quaternion, pose.translation + (factor - 1) * self.box_centre(pose))
+
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the points as JSON-ready numbers."""
         return {

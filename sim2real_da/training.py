@@ -295,10 +295,10 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
             while crops is None:  # every process has to take part in every step
                 crops = batcher.batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], rng, CROPS)
         if OUTLINE in networks:
-            strips = outline_batch(frames, bundle.objects, rng, STRIPS, device, effects)
+            how = (bundle.objects, rng, STRIPS, device, effects, bundle.log_sizes)
+            strips = outline_batch(frames, *how)
             while strips is None:
-                strips = outline_batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)],
-                                       bundle.objects, rng, STRIPS, device, effects)
+                strips = outline_batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], *how)
         with autocast:
             losses = losses_of(networks, Batch(windows, crops, strips))
         optimiser.zero_grad(set_to_none=True)

@@ -157,6 +157,12 @@ def test_targets_are_how_far_the_outline_has_to_move(monkeypatch):
     right = strips[:, HIDDEN + 2, :, 0] * targets.offsets
     assert ((right > 0.5).any(1) ^ (right < -0.5).any(1)).all() and (right > 0.5).any() and (right < -0.5).any()
     assert targets.log_errors.exp().numpy() == pytest.approx(far / model.diameter)
+    # an object that looks a tenth larger than its model looks like that where it is a tenth nearer
+    asked = []
+    monkeypatch.setattr(outline_batches, 'displaced', lambda true, *_: asked.append(true) or true)
+    _, targets = outline_batch([frame], OBJECTS, np.random.default_rng(1), 2, log_sizes={'b': float(np.log(1.1))})
+    assert model.box_centre(asked[0]) == pytest.approx(model.box_centre(FACING) / 1.1)
+    assert targets.offsets.abs().max() < 1e-3
     hidden = LabelledFrame(frame.frame, (replace(frame.labels[0], visible=0.05),))
     assert outline_batch([hidden], OBJECTS, np.random.default_rng(1), 8) is None
 

@@ -37,13 +37,14 @@ GAIN, SHIFT, NOISE = 0.2, 0.05, 0.01  # standard deviations, of colours 0..1
 
 def outline_batch(frames: Sequence[LabelledFrame], objects: Mapping[str, ObjectModel], rng: np.random.Generator,
                   count: int, device: torch.device | str = 'cpu', effects: Effects | None = None,
-                  ) -> tuple[Tensor, OutlineTargets] | None:
+                  log_sizes: Mapping[str, float] | None = None) -> tuple[Tensor, OutlineTargets] | None:
     """Return strips ``(count, C, P, O)`` and their targets; None where no frame shows an object.
 
     :param rng: draws the objects, their poses' errors, changes of colours, and which strips are mirrored
     :param effects: applied to every frame, for instance :func:`sim2real_da.data.augment.camera_effects`
+    :param log_sizes: logarithms of how much larger than their models objects look, by name; others look as their models
     """
-    pictures = [_Picture(labelled, objects) for labelled in frames]
+    pictures = [_Picture(labelled, objects, log_sizes or {}) for labelled in frames]
     if effects is not None:
         for picture in pictures:
             picture.image = effects(picture.image, rng)
@@ -72,28 +73,30 @@ def outline_batch(frames: Sequence[LabelledFrame], objects: Mapping[str, ObjectM
 
 
 class _Picture:
-    """A frame without a lens, with the silhouettes of what is in it."""
+    """A frame without a lens, with the silhouettes of what is in it, at poses where models look as large as objects."""
 
-    def __init__(self, labelled: LabelledFrame, objects: Mapping[str, ObjectModel]) -> None:
+    def __init__(self, labelled: LabelledFrame, objects: Mapping[str, ObjectModel], log_sizes: Mapping[str, float],
+                 ) -> None:
         frame = labelled.frame
         self.intrinsics = pinhole(frame.intrinsics)
         self.image = frame.image if frame.intrinsics.pinhole else straightened(frame.image, frame.intrinsics)
         self.labels = labelled.labels
         self.models = [objects[label.name] for label in labelled.labels]
-        self.distances = [np.linalg.norm(model.box_centre(label.pose)) for label, model in
-                          zip(self.labels, self.models)]
+        self.poses = [model.at_distance(label.pose, np.exp(-log_sizes.get(label.name, 0.0)))
+                      for label, model in zip(self.labels, self.models)]
+        self.distances = [np.linalg.norm(model.box_centre(pose)) for pose, model in zip(self.poses, self.models)]
         self.visible = [number for number, label in enumerate(self.labels)
                         if label.visible is None or label.visible >= LEAST_VISIBLE]
         self._shapes: dict[int, Silhouette | None] = {}
 
     def _shape(self, number: int) -> Silhouette | None:
         if number not in self._shapes:
-            self._shapes[number] = silhouette(self.models[number], self.labels[number].pose, self.intrinsics)
+            self._shapes[number] = silhouette(self.models[number], self.poses[number], self.intrinsics)
         return self._shapes[number]
 
     def example(self, number: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Array, float] | None:
         """Return a strip around a wrong pose of an object, the offsets ``(P,)`` of its points, and its error."""
-        model, true = self.models[number], self.labels[number].pose
+        model, true = self.models[number], self.poses[number]
         pose = displaced(true, model, rng)
         shape = silhouette(model, pose, self.intrinsics, FINE)
         if shape is None:

@@ -58,7 +58,7 @@ class Found:
 
     def as_model(self) -> Found:
         """Return where an object of the model's own size looks like this one."""
-        poses = [_at_distance(pose, self.model, np.exp(-self.log_size)) for pose in (self.pose, *self.views)]
+        poses = [self.model.at_distance(pose, np.exp(-self.log_size)) for pose in (self.pose, *self.views)]
         return replace(self, pose=poses[0], views=poses[1:], log_size=0.0)
 
 
@@ -110,7 +110,7 @@ def refined(found: Sequence[Found], image: NDArray[np.uint8], intrinsics: Intrin
         one = found[number].as_model()
         ends = _settled(one, nearer, image, intrinsics, network)
         best = max(ends, key=lambda end: end.likelihood)
-        result[number] = (_at_distance(best.pose, one.model, np.exp(found[number].log_size)),
+        result[number] = (one.model.at_distance(best.pose, np.exp(found[number].log_size)),
                           _covariance(one, best, ends))
         shape = silhouette(one.model, best.pose, intrinsics)
         if shape is not None and one.score >= HIDES:
@@ -127,11 +127,6 @@ def _covariance(one: Found, best: _Candidate, ends: Sequence[_Candidate]) -> Arr
     covariance = np.linalg.inv(best.matrix) + (others * weights[:, None]).T @ others / weights.sum()
     failing = min(np.exp(best.log_error), 1.0)
     return np.asarray((1 - failing) * covariance + failing * one.covariance)
-
-
-def _at_distance(pose: Pose, model: ObjectModel, factor: float) -> Pose:
-    """Return a pose with the middle of the object's box at so many times its distance."""
-    return Pose(pose.quaternion, pose.translation + (factor - 1) * model.box_centre(pose))
 
 
 def _settled(one: Found, nearer: Sequence[Silhouette], image: NDArray[np.uint8], intrinsics: Intrinsics,
