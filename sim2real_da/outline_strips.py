@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from sim2real_da.outlines import Silhouette, outline
 
@@ -20,7 +19,7 @@ POINTS = 64  # of an outline, evenly along it
 OFFSETS = np.arange(-12.0, 13.0)  # pixels outward
 COLOURS = 3
 CHANNELS = COLOURS + 5  # red, green, blue, whether hidden, whether of the object, the normal (2), the size
-HIDDEN = COLOURS
+HIDDEN, COVERED, NORMAL = COLOURS, COLOURS + 1, COLOURS + 2  # first channels of what follows the colours
 SIZE = 50.0  # pixels: of a silhouette whose last channel is zero
 
 
@@ -60,8 +59,7 @@ def strip(shape: Silhouette, hiding: Sequence[Silhouette], image: NDArray[np.uin
     channels = np.empty((CHANNELS, POINTS, len(OFFSETS)), np.float32)
     channels[:COLOURS] = np.moveaxis(colours, -1, 0) / np.float32(255)
     channels[HIDDEN] = hidden.reshape(POINTS, -1)
-    channels[HIDDEN + 1] = shape.covers(flat).reshape(POINTS, -1)
-    channels[HIDDEN + 2:HIDDEN + 4] = normals.T[:, :, None]
+    channels[COVERED] = shape.covers(flat).reshape(POINTS, -1)
+    channels[NORMAL:NORMAL + 2] = normals.T[:, :, None]
     channels[-1] = np.log(np.ptp(shape.pixels, axis=0).max() / SIZE)
-    nearest = cKDTree(shape.pixels, balanced_tree=False, compact_nodes=False).query(points)[1]
-    return Strip(channels, normals, nearest)
+    return Strip(channels, normals, shape.nearest(points))

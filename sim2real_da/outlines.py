@@ -59,6 +59,10 @@ class Silhouette:
         inside = (columns >= 0) & (rows >= 0) & (columns < width) & (rows < height)
         return inside & (self.cells[rows.clip(0, height - 1), columns.clip(0, width - 1)] > 0)
 
+    def nearest(self, points: Array) -> NDArray[np.intp]:
+        """Return which of the model's points are nearest in the picture to points of it ``(N, 2)``, ``(N,)``."""
+        return np.asarray(cKDTree(self.pixels, balanced_tree=False, compact_nodes=False).query(points)[1])
+
 
 def silhouette(model: ObjectModel, pose: Pose, intrinsics: Intrinsics, fine: int = 1) -> Silhouette | None:
     """Draw an object; None where it is behind the camera, or larger than anything that is looked at as a whole.
@@ -185,8 +189,7 @@ def pull(shape: Silhouette, hiding: Sequence[Silhouette], intrinsics: Intrinsics
     strength, offsets, whole = edges_along(points, normals, gradient, reach)
     mass = strength.sum(axis=1)
     weights = np.minimum(mass / (CLEAR * whole), 1.0) * POINTS / len(points) / reach**2
-    nearest = cKDTree(shape.pixels, balanced_tree=False, compact_nodes=False).query(points)[1]
-    rim = shape.surface[nearest]
+    rim = shape.surface[shape.nearest(points)]
     return Pull(rim, outward(rim, normals, intrinsics), strength @ offsets / np.maximum(mass, 1e-9), weights)
 
 

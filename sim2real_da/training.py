@@ -19,11 +19,12 @@ import sys
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -49,6 +50,7 @@ from sim2real_da.resources import weights_path
 from sim2real_da.samples import LabelledFrame
 
 log = logging.getLogger(__name__)
+_T = TypeVar('_T')
 
 FRAMES = 8  # frames of a step
 FRESH = 4  # of them read anew; the others stay from the step before and are cut elsewhere: reading costs as training
@@ -291,14 +293,11 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
             windows = detector_batch(
                 frames, bundle.classes, bundle.detector.input_size, rng, WINDOW, device, effects)
         if 'pose' in networks:
-            crops = batcher.batch(frames, rng, CROPS)
-            while crops is None:  # every process has to take part in every step
-                crops = batcher.batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], rng, CROPS)
+            crops = _of_frames(partial(batcher.batch, rng=rng, limit=CROPS), frames, dataset, ids, rng)
         if OUTLINE in networks:
-            how = (bundle.objects, rng, STRIPS, device, effects, bundle.log_sizes)
-            strips = outline_batch(frames, *how)
-            while strips is None:
-                strips = outline_batch([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)], *how)
+            strips = _of_frames(partial(
+                outline_batch, objects=bundle.objects, rng=rng, count=STRIPS, device=device, effects=effects,
+                log_sizes=bundle.log_sizes), frames, dataset, ids, rng)
         with autocast:
             losses = losses_of(networks, Batch(windows, crops, strips))
         optimiser.zero_grad(set_to_none=True)
@@ -323,6 +322,15 @@ def _train(dataset: BopDataset, ids: list[int], out: Path, plan: Plan, resume: b
     for name in plan.networks:
         getattr(bundle, name).eval()
     return bundle
+
+
+def _of_frames(make: Callable[[list[LabelledFrame]], _T | None], frames: list[LabelledFrame], dataset: BopDataset,
+               ids: list[int], rng: np.random.Generator) -> _T:
+    """Return what is made of the frames, or of others where they show nothing: all processes take part in all steps."""
+    made = make(frames)
+    while made is None:
+        made = make([dataset.frame(ids[i]) for i in rng.integers(len(ids), size=FRAMES)])
+    return made
 
 
 def _identity(dataset: BopDataset, ids: list[int], plan: Plan, bundle: Bundle) -> dict[str, Any]:

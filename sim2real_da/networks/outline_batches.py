@@ -15,7 +15,7 @@ from torch import Tensor
 from sim2real_da.geometry import project, transform_points
 from sim2real_da.networks.batches import LEAST_VISIBLE, Effects
 from sim2real_da.networks.outline import OutlineTargets
-from sim2real_da.outline_strips import COLOURS, HIDDEN, Strip, strip
+from sim2real_da.outline_strips import COLOURS, NORMAL, Strip, strip
 from sim2real_da.outlines import FINE, Silhouette, silhouette
 from sim2real_da.rectification import pinhole, straightened
 from sim2real_da.samples import LabelledFrame, ObjectModel, Pose
@@ -146,6 +146,6 @@ def _changed(own: Strip, offsets: Array, rng: np.random.Generator) -> tuple[NDAr
         size=(COLOURS, 1, 1)) + NOISE * rng.normal(size=colours.shape))
     if rng.random() < 0.5:
         channels = channels[:, ::-1].copy()
-        channels[HIDDEN + 2] *= -1  # the normal's x
+        channels[NORMAL] *= -1  # its x
         offsets = offsets[::-1]
     return channels, offsets
